@@ -1,0 +1,1 @@
+"""The holdfast command: site, bundle, survey, plan, converge, audit, lab."""

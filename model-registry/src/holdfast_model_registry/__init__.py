@@ -1,0 +1,1 @@
+"""The model registry: the hub protocol with model policy."""
