@@ -1,0 +1,69 @@
+"""Who asks, and whether they may: trust's tokens and decisions, refused in the API's words."""
+
+import logging
+
+from holdfast_gateway.config import Model, Trust
+from holdfast_gateway.errors import invalid_api_key, unavailable
+from holdfast_trust.decisions import Decision, Decisions, Resource
+from holdfast_trust.errors import TrustError
+from holdfast_trust.principals import Principal
+from holdfast_trust.seed import load as load_seed
+from holdfast_trust.store import TrustStore
+
+log = logging.getLogger("holdfast.gateway")
+
+_INFER = "model:infer"
+_LONGEST_TOKEN = 1024
+_NOWHERE = {"jurisdiction": "none", "classification": "none"}
+
+
+class Access:
+    """The gateway's door. Open it after a fork: it holds database connections."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._store = TrustStore(trust.database)
+        if trust.seed is not None:
+            self._store.create_schema()
+            load_seed(self._store, trust.seed)
+        self._decisions = Decisions()
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Return whom an Authorization header proves; raise 401, or 503 when it cannot be known."""
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not 0 < len(token) <= _LONGEST_TOKEN:
+            raise invalid_api_key()
+        try:
+            principal = await self._store.authenticate_async(token)
+        except TrustError as error:
+            log.error("tokens cannot be checked: %s", error)  # noqa: TRY400  # said by the error itself
+            raise unavailable(
+                "API keys cannot be checked now. Try again in a moment.",
+                code="identity_unavailable",
+            ) from error
+        if principal is None:
+            raise invalid_api_key()
+        return principal
+
+    def may_infer(self, principal: Principal, model_id: str, model: Model | None) -> Decision:
+        """Decide whether a principal may use a model.
+
+        One that does not exist is decided on like one of no team: a refusal then takes the same
+        path, and the same time, whether there is something to hide or not.
+        """
+        resource = Resource(
+            kind="model",
+            id=model_id,
+            team_readers=model.teams if model else (),
+            labels=model.labels.as_dict() if model else _NOWHERE,
+        )
+        return self._decisions.decide(principal, _INFER, resource)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._store.close()
+
+
+def team_of(principal: Principal, model: Model) -> str | None:
+    """Return the team a request is counted for: the first by name that may use the model."""
+    return min(set(principal.teams) & set(model.teams), default=None)

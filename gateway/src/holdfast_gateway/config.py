@@ -1,0 +1,155 @@
+"""The configuration file of a gateway: what it may contain, and errors that name file and field."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(Exception):
+    """The configuration file cannot be used; the message has one line per fault."""
+
+
+def _listen(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        msg = "expected ADDRESS:PORT, such as 127.0.0.1:8102 or [::1]:8102"
+        raise ValueError(msg)
+    return value
+
+
+def _upstream(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        msg = "expected http://HOST:PORT or https://HOST:PORT"
+        raise ValueError(msg)
+    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+        msg = "expected no path, query or user name: the gateway adds /v1/... itself"
+        raise ValueError(msg)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trust(_Strict):
+    """Where tokens and teams are kept."""
+
+    database: str = Field(description="SQLAlchemy URL of the trust database.")
+    seed: Path | None = Field(
+        default=None,
+        description="Seed file with users, teams and tokens, loaded at start. Embedded mode only.",
+    )
+
+
+class Labels(_Strict):
+    """What policy decides on; a model without them is refused to everybody."""
+
+    jurisdiction: str | None = None
+    classification: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the labels that are set."""
+        return self.model_dump(exclude_none=True)
+
+
+class Model(_Strict):
+    """One model clients can name, and the pool that serves it."""
+
+    id: str = Field(min_length=1, max_length=256, description="Name clients send: org/name.")
+    upstream: UpstreamUrl = Field(description="Base URL of the load balancer of its pool.")
+    teams: tuple[str, ...] = Field(default=(), description="Teams that may use it.")
+    labels: Labels = Labels()
+
+
+class Limits(_Strict):
+    """Sizes in bytes and times in seconds, after which the gateway gives up on somebody."""
+
+    body_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, description="Largest request body in bytes."
+    )
+    body_seconds: Seconds = Field(default=30, description="For the client to send its body.")
+    connect_seconds: Seconds = Field(default=3, description="To connect to the upstream.")
+    first_byte_seconds: Seconds = Field(
+        default=300, description="Until the first token of a stream, or the whole other answer."
+    )
+    idle_seconds: Seconds = Field(
+        default=120, description="Between two parts of a stream, reading or writing."
+    )
+    drain_seconds: Seconds = Field(
+        default=60, description="For running requests to end after SIGTERM."
+    )
+    usage_backlog: int = Field(
+        default=10_000,
+        ge=1,
+        description="Unwritten usage rows above which new requests are refused.",
+    )
+
+
+class Config(_Strict):
+    """All of gateway.yml."""
+
+    listen: Listen = Field(default="127.0.0.1:8102", description="ADDRESS:PORT to serve on.")
+    database: str = Field(description="SQLAlchemy URL of the usage database.")
+    trust: Trust
+    ledger: Path = Field(description="Directory of the ledger.")
+    models: tuple[Model, ...] = Field(default=(), description="The models offered.")
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        seen: set[str] = set()
+        for model in self.models:
+            if model.id in seen:
+                msg = f"two models have the id '{model.id}'"
+                raise ValueError(msg)
+            seen.add(model.id)
+        return self
+
+    @cached_property
+    def models_by_id(self) -> dict[str, Model]:
+        """Return the models by id, in the order of the file."""
+        return {model.id: model for model in self.models}
+
+
+def load(path: Path, *, listen: str | None = None) -> Config:
+    """Read and check a configuration file; raise ConfigError naming file and field.
+
+    `listen` replaces what the file says.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{path}{line}: is not YAML: {problem}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping with 'database', 'trust', 'ledger', ...")
+    if listen is not None:
+        data["listen"] = listen
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = [f"{path}: {_field(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    name = ""
+    for part in location:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return name.lstrip(".") or "(whole file)"

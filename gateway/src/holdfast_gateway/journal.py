@@ -1,0 +1,55 @@
+"""The gateway's side of the ledger: opened late, opened again after a failed disk."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast_gateway.recorder import Event
+from holdfast_trust.errors import TrustError
+from holdfast_trust.ledger import Entry, Ledger
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+log = logging.getLogger("holdfast.gateway")
+
+
+class Journal:
+    """A ledger in a folder. Used by the recorder's thread alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ledger: Ledger | None = Ledger(folder)
+
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        """Write events with as few syncs as can be; return those that are not on disk."""
+        handed_in: list[tuple[Event, Future[Entry]]] = []
+        left: list[Event] = []
+        try:
+            if self._ledger is None:
+                self._ledger = Ledger(self._folder)
+            for event in events:
+                written = self._ledger.submit(event)
+                handed_in.append((event, written))
+        except TrustError as error:
+            log.error("the ledger takes no events: %s", error)  # noqa: TRY400  # said by the error itself
+            left = list(events[len(handed_in) :])
+        for event, written in handed_in:
+            failure = written.exception()
+            if failure is not None:
+                log.error("an event is not on the ledger: %s", failure)
+                left.append(event)
+        if left:
+            self.close()  # a ledger accepts nothing after a failed write until it is opened again
+        return left
+
+    def close(self) -> None:
+        """Finish, sign, close."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is None:
+            return
+        try:
+            ledger.close()
+        except (TrustError, OSError) as error:
+            log.error("the ledger was not closed with a checkpoint: %s", error)  # noqa: TRY400  # as above

@@ -1,0 +1,140 @@
+"""Writes usage rows and ledger events off the requests' path, and loses none of them."""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast_gateway.usage import UsageRow
+
+log = logging.getLogger("holdfast.gateway")
+
+_BATCH = 256
+_RETRY_SECONDS = 1.0
+
+Event = Mapping[str, object]
+
+
+class Rows(Protocol):
+    """Where usage rows go; raises SQLAlchemyError or OSError when it cannot take them."""
+
+    def insert(self, rows: Sequence[UsageRow]) -> None:
+        """Write all or none."""
+
+    def known(self, request_ids: Sequence[str]) -> set[str]:
+        """Return which are written already."""
+
+
+class Events(Protocol):
+    """Where ledger events go."""
+
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        """Write in this order; return those that could not be written."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one request leaves behind. A request that was refused has no row."""
+
+    event: Event
+    row: UsageRow | None = None
+
+
+class Recorder:
+    """One thread that writes items in the order they came.
+
+    When the database or the ledger is away it tries again and the backlog grows; `full` then says
+    to take no more requests, because what cannot be recorded must not be served.
+    """
+
+    def __init__(self, rows: Rows, events: Events, backlog: int) -> None:
+        self._rows = rows
+        self._events = events
+        self._backlog = backlog
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._pending = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._give_up_at = float("inf")
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether more is unwritten than the configuration allows."""
+        return self._pending >= self._backlog
+
+    def put(self, item: Item) -> None:
+        """Take an item; never blocks."""
+        with self._lock:
+            self._pending += 1
+        self._queue.put(item)
+
+    def close(self, patience: float) -> None:
+        """Write what is left, for so many seconds; what then remains goes to the log as JSON."""
+        self._give_up_at = time.monotonic() + patience
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[Item] = []
+            item = self._queue.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) == _BATCH or self._queue.empty():
+                    break
+                item = self._queue.get()
+            ended = item is None
+            self._write_rows([item.row for item in batch if item.row is not None])
+            self._write_events([item.event for item in batch])
+            with self._lock:
+                self._pending -= len(batch)
+
+    def _write_rows(self, rows: list[UsageRow]) -> None:
+        while rows:
+            try:
+                self._rows.insert(rows)
+            except (SQLAlchemyError, OSError) as error:
+                reason = str(error).splitlines()[0]
+                log.error("%d usage rows cannot be written: %s", len(rows), reason)  # noqa: TRY400  # no traceback a second
+            else:
+                return
+            if not self._another_try():
+                for row in rows:
+                    log.error("usage row not written: %s", json.dumps(asdict(row), default=str))
+                return
+            rows = self._unwritten(rows)
+
+    def _unwritten(self, rows: list[UsageRow]) -> list[UsageRow]:
+        """Leave out what a commit wrote whose confirmation was lost."""
+        try:
+            known = self._rows.known([row.request_id for row in rows])
+        except (SQLAlchemyError, OSError):
+            return rows
+        return [row for row in rows if row.request_id not in known]
+
+    def _write_events(self, events: list[Event]) -> None:
+        while events:
+            events = self._events.append(events)
+            if events and not self._another_try():
+                for event in events:
+                    log.error("ledger event not written: %s", json.dumps(event, default=str))
+                return
+
+    def _another_try(self) -> bool:
+        """Wait before the next attempt; False when there is no time left for one."""
+        if time.monotonic() >= self._give_up_at:
+            return False
+        self._closing.wait(_RETRY_SECONDS)
+        if self._closing.is_set():
+            time.sleep(_RETRY_SECONDS / 10)
+        return True
