@@ -1,0 +1,200 @@
+"""Makes the plan: a pure function of the site, the survey and the bundle's manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast_installer.errors import Finding
+from holdfast_installer.plan.blockers import (
+    Target,
+    bundle_blockers,
+    host_blockers,
+    site_blockers,
+)
+from holdfast_installer.plan.firewall import firewall
+from holdfast_installer.plan.model import (
+    CertificateNames,
+    DnsRecord,
+    Environment,
+    HostPlan,
+    Plan,
+    Services,
+)
+from holdfast_installer.plan.placement import Placement, place
+from holdfast_installer.plan.sizes import Need, need
+from holdfast_installer.plan.steps import steps
+from holdfast_installer.profiles import compose, hardware_profile
+from holdfast_installer.site import SERVICE_NAMES
+from holdfast_installer.survey.facts import FACTS, UNREAD
+
+if TYPE_CHECKING:
+    from holdfast_installer.bundle.manifest import Manifest
+    from holdfast_installer.profiles import EffectiveProfile
+    from holdfast_installer.site import Host, Site
+    from holdfast_installer.survey.facts import HostFacts, Survey
+
+ROOT = "/opt/holdfast"
+PLATFORM = "platform"
+
+
+def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
+    """Decide everything an apply would do, with every blocker; touches nothing."""
+    profile = compose(site)
+    digest = manifest.digest()
+    upstreams = bool(profile.upstreams_allowed)
+    placement = place(site, survey, manifest, profile.permitted_jurisdictions)
+    pools = tuple(placement.pools)
+    needs = {host.name: _need(host, placement, manifest) for host in site.hosts}
+    hosts = {
+        host.name: _host_plan(
+            site, host, survey.host(host.name), placement, needs[host.name], manifest, profile
+        )
+        for host in site.hosts
+    }
+    blockers = [
+        *site_blockers(site, survey, upstreams_allowed=upstreams),
+        *placement.blockers,
+        *bundle_blockers(manifest, list(hosts.values())),
+    ]
+    target = Target(site=site, manifest=manifest, bundle_digest=digest, pools=pools)
+    for name, host in hosts.items():
+        facts = survey.host(name)
+        blockers += host_blockers(target, facts, host, needs[name])
+    return Plan(
+        site=site.name,
+        domain=site.domain,
+        bundle_digest=digest,
+        release=manifest.release,
+        release_path=_release_path(digest),
+        control=site.with_role("control")[0].name,
+        hosts=hosts,
+        pools=pools,
+        models=tuple(placement.models),
+        dns=tuple(_dns(site)),
+        dns_upstreams=tuple(map(str, site.dns.upstreams)) if upstreams else (),
+        time_servers=tuple(map(str, site.time.servers)) if upstreams else (),
+        services=_services(site),
+        steps=steps(site),
+        blockers=tuple(blockers),
+        notes=tuple(_notes(survey)),
+    )
+
+
+def _release_path(digest: str) -> str:
+    return f"{ROOT}/releases/{digest.removeprefix('sha256:')}"
+
+
+def _environment_names(host: Host, hardware: str) -> tuple[str, ...]:
+    names = []
+    if "control" in host.roles:
+        names.append(PLATFORM)
+    if "serving" in host.roles and hardware:
+        names.append(hardware_profile(hardware).environment)
+    return tuple(names)
+
+
+def _environments(names: tuple[str, ...], manifest: Manifest) -> tuple[Environment, ...]:
+    found = []
+    for name in names:
+        pinned = manifest.environments.get(name)
+        digest = pinned.requirements if pinned is not None else ""
+        short = digest.removeprefix("sha256:")[:12]
+        found.append(
+            Environment(
+                name=name,
+                requirements_digest=digest,
+                path=f"{ROOT}/environments/{name}-{short}",
+                link=PLATFORM if name == PLATFORM else "vllm",
+            )
+        )
+    return tuple(found)
+
+
+def _need(host: Host, placement: Placement, manifest: Manifest) -> Need:
+    hardware = placement.hardware.get(host.name, "")
+    by_id = {model.id: model for model in placement.models}
+    placed = [(replica, by_id.get(replica.model)) for replica in placement.on(host.name)]
+    names = _environment_names(host, hardware)
+    return need(manifest, host.roles, names, hardware, placed)
+
+
+def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything there is
+    site: Site,
+    host: Host,
+    facts: HostFacts,
+    placement: Placement,
+    needed: Need,
+    manifest: Manifest,
+    profile: EffectiveProfile,
+) -> HostPlan:
+    hardware = placement.hardware.get(host.name, "")
+    container = facts.kernel != UNREAD and facts.kernel.container
+    return HostPlan(
+        name=host.name,
+        fqdn=site.fqdn(host),
+        address=str(host.address),
+        address6=str(host.address6 or ""),
+        roles=host.roles,
+        pool=host.pool or "",
+        jurisdiction=site.host_jurisdiction(host),
+        hardware=hardware,
+        debian=hardware_profile(hardware).debian if hardware else (),
+        environments=_environments(_environment_names(host, hardware), manifest),
+        release_path=_release_path(manifest.digest()),
+        certificate=_certificate(site, host),
+        firewall=firewall(
+            site,
+            host,
+            tuple(placement.replicas),
+            upstreams_allowed=bool(profile.upstreams_allowed),
+        ),
+        replicas=placement.on(host.name),
+        # A container shares its machine's clock and may not set it.
+        chrony_adjust_clock=not container,
+        copy_bytes=needed.copy,
+        disk_bytes=sum(needed.disk.values()),
+        memory_bytes=needed.memory,
+    )
+
+
+def _certificate(site: Site, host: Host) -> CertificateNames:
+    names = [site.fqdn(host), host.name]
+    if "control" in host.roles:
+        names += [f"{service}.{site.domain}" for service in SERVICE_NAMES]
+    return CertificateNames(dns=tuple(names), ip=tuple(map(str, host.addresses())))
+
+
+def _services(site: Site) -> Services:
+    return Services(
+        hub=f"https://hub.{site.domain}",
+        api=f"https://api.{site.domain}",
+        identity=f"https://id.{site.domain}",
+        mirror=f"https://mirror.{site.domain}:8443",
+    )
+
+
+def _dns(site: Site) -> list[DnsRecord]:
+    control = site.with_role("control")[0]
+    names = [(site.fqdn(host), host) for host in site.hosts]
+    names += [(f"{service}.{site.domain}", control) for service in SERVICE_NAMES]
+    return [
+        DnsRecord(name=name, type="A" if address.version == 4 else "AAAA", value=str(address))
+        for name, host in names
+        for address in host.addresses()
+    ]
+
+
+def _notes(survey: Survey) -> list[Finding]:
+    """Say what could not be read and bars nothing: unread is never silently fine."""
+    return [
+        Finding(
+            name="unread",
+            verdict="inconclusive",
+            host=facts.name,
+            detail=f"the fact {name} could not be read; the plan does not depend on it",
+        )
+        for facts in survey.hosts
+        if facts.reach == "read"
+        for name in FACTS
+        if name in {"numa", "power", "host_key"} and getattr(facts, name) == UNREAD
+    ]

@@ -1,0 +1,170 @@
+"""The shape of a plan: plain, frozen data that the inventory hands to Ansible."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from holdfast_installer.errors import Finding
+
+VllmValue = bool | int | float | str
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rule(_Part):
+    """Traffic to allow: `peers` are CIDRs of one family; an empty list of peers does not occur."""
+
+    family: Literal["ip", "ip6"]
+    protocol: Literal["tcp", "udp"]
+    ports: tuple[int, ...]
+    peers: tuple[str, ...]
+    why: str
+
+
+class Firewall(_Part):
+    """The allow list of one host; everything else gets `default`."""
+
+    default: Literal["deny"]
+    ingress: tuple[Rule, ...]
+    egress: tuple[Rule, ...]
+
+
+class Environment(_Part):
+    """One Python environment on a host; `path` ends in the digest of its requirements."""
+
+    name: str
+    requirements_digest: str
+    path: str
+    link: str
+
+
+class Replica(_Part):
+    """One vLLM unit, holdfast-vllm@<unit>.service."""
+
+    unit: str
+    model: str
+    commit: str
+    pool: str
+    host: str
+    port: int
+    url: str
+    model_path: str
+    args: dict[str, VllmValue]
+    env: dict[str, str]
+
+
+class CertificateNames(_Part):
+    """Subject alternative names of a host's certificate."""
+
+    dns: tuple[str, ...]
+    ip: tuple[str, ...]
+
+
+class HostPlan(_Part):
+    """Everything decided for one host; sizes are in bytes."""
+
+    name: str
+    fqdn: str
+    address: str
+    address6: str
+    roles: tuple[str, ...]
+    pool: str
+    jurisdiction: str
+    hardware: str
+    debian: tuple[str, ...]
+    environments: tuple[Environment, ...]
+    release_path: str
+    certificate: CertificateNames
+    firewall: Firewall
+    replicas: tuple[Replica, ...]
+    chrony_adjust_clock: bool
+    copy_bytes: int
+    disk_bytes: int
+    memory_bytes: int
+
+
+class Pool(_Part):
+    """One smg on the control host and the vLLM units behind it."""
+
+    name: str
+    index: int
+    hardware: str
+    host: str
+    port: int
+    metrics_port: int
+    workers: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+class ModelFile(_Part):
+    """One file of a model: path in the repository, digest (sha256:...), bytes, git's own name."""
+
+    filename: str
+    digest: str
+    size: int
+    git_oid: str
+
+
+class PlannedModel(_Part):
+    """One model: what is imported into the registry and what a unit must find on disk."""
+
+    id: str
+    commit: str
+    pool: str
+    teams: tuple[str, ...]
+    jurisdiction: str
+    classification: str
+    path: str
+    bytes: int
+    files: tuple[ModelFile, ...]
+
+
+class DnsRecord(_Part):
+    """One record of the site's own zone."""
+
+    name: str
+    type: Literal["A", "AAAA"]
+    value: str
+
+
+class Services(_Part):
+    """Where clients find the site's services."""
+
+    hub: str
+    api: str
+    identity: str
+    mirror: str
+
+
+class Step(_Part):
+    """One capability on its hosts, in the order in which apply does it."""
+
+    number: int
+    capability: str
+    hosts: tuple[str, ...]
+    summary: str
+
+
+class Plan(_Part):
+    """What apply would do, and everything that bars it."""
+
+    site: str
+    domain: str
+    bundle_digest: str
+    release: str
+    release_path: str
+    control: str
+    hosts: dict[str, HostPlan]
+    pools: tuple[Pool, ...]
+    models: tuple[PlannedModel, ...]
+    dns: tuple[DnsRecord, ...]
+    dns_upstreams: tuple[str, ...]
+    time_servers: tuple[str, ...]
+    services: Services
+    steps: tuple[Step, ...]
+    blockers: tuple[Finding, ...]
+    notes: tuple[Finding, ...]

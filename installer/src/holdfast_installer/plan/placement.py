@@ -1,0 +1,194 @@
+"""Which replica stands on which host, and how a model in the bundle becomes one to serve."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from holdfast_installer.errors import Finding
+from holdfast_installer.plan import ports
+from holdfast_installer.plan.model import ModelFile, PlannedModel, Pool, Replica
+from holdfast_installer.profiles import hardware_profile
+from holdfast_installer.survey.recommend import recommend
+
+if TYPE_CHECKING:
+    from holdfast_installer.bundle.manifest import Artifact, Manifest
+    from holdfast_installer.site import Host, Model, Site
+    from holdfast_installer.survey.facts import Survey
+
+MODELS = "/var/lib/holdfast/vllm/models"
+CLASSIFICATION = "internal"
+
+
+@dataclass
+class Placement:
+    """Where everything goes, with what stood in the way."""
+
+    hardware: dict[str, str] = field(default_factory=dict)
+    models: list[PlannedModel] = field(default_factory=list)
+    replicas: list[Replica] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
+    blockers: list[Finding] = field(default_factory=list)
+
+    def on(self, host: str) -> tuple[Replica, ...]:
+        """Return the replicas of one host."""
+        return tuple(replica for replica in self.replicas if replica.host == host)
+
+    def block(self, name: str, detail: str, fix: str, host: str = "") -> None:
+        """Note one reason why this plan cannot be applied."""
+        self.blockers.append(Finding(name=name, verdict="fail", detail=detail, fix=fix, host=host))
+
+
+def place(
+    site: Site, survey: Survey, manifest: Manifest, permitted: tuple[str, ...] | None
+) -> Placement:
+    """Spread the models' replicas over the hosts of their pools, in the order written."""
+    placement = Placement()
+    _choose_hardware(site, survey, placement)
+    for model in site.models:
+        planned = _planned_model(site, model, manifest, placement)
+        hosts = _permitted_hosts(site, model, permitted, placement)
+        if planned is not None:
+            placement.models.append(planned)
+        for number in range(model.replicas if hosts else 0):
+            host = min(hosts, key=lambda one: len(placement.on(one.name)))
+            commit = planned.commit if planned is not None else ""
+            placement.replicas.append(_replica(site, model, commit, number, host, placement))
+    _refuse_clashes(placement)
+    _gather_pools(site, placement)
+    return placement
+
+
+def _choose_hardware(site: Site, survey: Survey, placement: Placement) -> None:
+    for host in site.with_role("serving"):
+        chosen: str = site.host_hardware(host)
+        if chosen == "auto":
+            advice = recommend(survey.host(host.name))
+            chosen = advice.profile
+            if not chosen:
+                placement.block(
+                    "hardware-profile",
+                    f"no hardware profile fits: {advice.reason}",
+                    "name one in site.yml (profiles.hardware or the host's hardware)",
+                    host.name,
+                )
+        placement.hardware[host.name] = chosen
+
+
+def _permitted_hosts(
+    site: Site, model: Model, permitted: tuple[str, ...] | None, placement: Placement
+) -> list[Host]:
+    hosts = []
+    for host in site.in_pool(model.pool):
+        label = site.host_jurisdiction(host)
+        if permitted is None or label in permitted:
+            hosts.append(host)
+    if not hosts:
+        placement.block(
+            "placement",
+            f"{model.id}: no host of pool {model.pool} stands in {', '.join(permitted or ())}",
+            "give the pool a host whose jurisdiction the profiles permit",
+        )
+    return hosts
+
+
+def _planned_model(
+    site: Site, model: Model, manifest: Manifest, placement: Placement
+) -> PlannedModel | None:
+    files = [artifact for artifact in manifest.of_kind("model") if artifact.name == model.id]
+    commits = sorted({artifact.version for artifact in files})
+    if re.fullmatch(r"[0-9a-f]{40}", model.revision):
+        commits = [commit for commit in commits if commit == model.revision]
+    if len(commits) != 1:
+        found = f"holds commits {', '.join(commits)}" if commits else "does not hold it"
+        placement.block(
+            "bundle-model",
+            f"{model.id} at {model.revision}: the bundle {found}",
+            "holdfast bundle lock --site site.yml, then bundle build, with this site file",
+        )
+        return None
+    commit = commits[0]
+    mine = [_model_file(artifact) for artifact in files if artifact.version == commit]
+    return PlannedModel(
+        id=model.id,
+        commit=commit,
+        pool=model.pool,
+        teams=model.teams,
+        jurisdiction=site.jurisdiction,
+        classification=CLASSIFICATION,
+        path=f"{MODELS}/{model.id}/{commit}",
+        bytes=sum(one.size for one in mine),
+        files=tuple(sorted(mine, key=lambda one: one.filename)),
+    )
+
+
+def _model_file(artifact: Artifact) -> ModelFile:
+    return ModelFile(
+        filename=artifact.filename,
+        digest=artifact.digest,
+        size=artifact.size,
+        git_oid=artifact.git_oid,
+    )
+
+
+def unit_name(model: str, number: int) -> str:
+    """Return the instance name of a vLLM unit: safe in systemd, in file names and in DNS."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', model.lower()).strip('-')}-{number}"
+
+
+def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by six things
+    site: Site, model: Model, commit: str, number: int, host: Host, placement: Placement
+) -> Replica:
+    port = ports.REPLICA_BASE + len(placement.on(host.name))
+    hardware = placement.hardware[host.name]
+    vllm = hardware_profile(hardware).vllm if hardware else None
+    return Replica(
+        unit=unit_name(model.id, number),
+        model=model.id,
+        commit=commit,
+        pool=model.pool,
+        host=host.name,
+        port=port,
+        url=f"https://{site.fqdn(host)}:{port}",
+        model_path=f"{MODELS}/{model.id}/{commit}",
+        args={**(vllm.args if vllm else {}), **model.vllm},
+        env=dict(vllm.env) if vllm else {},
+    )
+
+
+def _refuse_clashes(placement: Placement) -> None:
+    owners: dict[str, str] = {}
+    for replica in placement.replicas:
+        other = owners.setdefault(replica.unit, replica.model)
+        if other != replica.model:
+            placement.block(
+                "name-clash",
+                f"{other} and {replica.model} would both be unit {replica.unit}",
+                "rename one of the two models in site.yml",
+            )
+
+
+def _gather_pools(site: Site, placement: Placement) -> None:
+    control = site.with_role("control")[0]
+    for index, name in enumerate(site.pools()):
+        kinds = sorted({placement.hardware[host.name] for host in site.in_pool(name)} - {""})
+        if len(kinds) > 1:
+            placement.block(
+                "pool-hardware",
+                f"pool {name} mixes hardware profiles: {', '.join(kinds)}",
+                "give each kind of hardware its own pool",
+            )
+        replicas = [replica for replica in placement.replicas if replica.pool == name]
+        placement.pools.append(
+            Pool(
+                name=name,
+                index=index,
+                hardware=kinds[0] if kinds else "",
+                host=control.name,
+                port=ports.POOL_BASE + index,
+                metrics_port=ports.POOL_METRICS_BASE + index,
+                workers=tuple(replica.url for replica in replicas),
+                models=tuple(dict.fromkeys(replica.model for replica in replicas)),
+            )
+        )

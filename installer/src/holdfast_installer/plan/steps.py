@@ -1,0 +1,45 @@
+"""The order in which apply builds a site: one step a capability."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from holdfast_installer.plan.model import Step
+
+if TYPE_CHECKING:
+    from holdfast_installer.site import Site
+
+Where = Literal["all", "control", "serving"]
+
+# Capability (which is also the role's name), where it goes, what it does.
+ORDER: tuple[tuple[str, Where, str], ...] = (
+    ("base", "all", "accounts, folders, host names"),
+    ("certificates", "all", "certificate authority and host certificates"),
+    ("mirror", "control", "packages and wheels of the bundle, verified, over TLS"),
+    ("dns", "control", "the site's zone; no other name leaves"),
+    ("time", "all", "clocks follow the control host"),
+    ("egress", "all", "nftables: default deny both ways, the plan's allow list"),
+    ("database", "control", "databases of the services"),
+    ("identity", "control", "users, teams, tokens"),
+    ("model_registry", "control", "the bundle's models, behind nginx"),
+    ("vllm", "serving", "pull, verify and serve models, one unit a replica"),
+    ("load_balancer", "control", "one smg a pool"),
+    ("gateway", "control", "the OpenAI-compatible API"),
+    ("edge", "control", "HAProxy: TLS for hub, API and identity"),
+    ("metrics", "all", "Prometheus and node exporters"),
+)
+
+
+def steps(site: Site) -> tuple[Step, ...]:
+    """Return the numbered steps with the hosts each one changes."""
+    everywhere = tuple(host.name for host in site.hosts)
+    hosts: dict[Where, tuple[str, ...]] = {
+        "all": everywhere,
+        "control": tuple(host.name for host in site.with_role("control")),
+        "serving": tuple(host.name for host in site.with_role("serving")),
+    }
+    return tuple(
+        Step(number=number, capability=capability, hosts=hosts[where], summary=summary)
+        for number, (capability, where, summary) in enumerate(ORDER, start=1)
+        if hosts[where]
+    )

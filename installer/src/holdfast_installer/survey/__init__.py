@@ -1,0 +1,1 @@
+"""Looking at the hosts: facts read over SSH, never changed."""
