@@ -1,0 +1,202 @@
+"""Issuing, listing and ending tokens."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert, select, update
+
+from holdfast_trust import tokens
+from holdfast_trust.database import principals as principal_table
+from holdfast_trust.database import tokens as token_table
+from holdfast_trust.errors import TrustError
+from holdfast_trust.principals import checked_name
+from holdfast_trust.transactions import Transactions, find_principal, now, refusal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, RowMapping
+
+SHORTEST_SECRET = 16
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token at the only moment its secret is known."""
+
+    token_id: str
+    secret: str = field(repr=False)
+    principal: str
+    name: str
+    last_four: str
+    expires_at: int | None
+    changed: bool  # False: this very secret was valid already
+
+
+class Issuance(Transactions):
+    """The part of the store that hands tokens out and takes them back."""
+
+    def issue_token(
+        self,
+        principal: str,
+        name: str = "default",
+        *,
+        lifetime_seconds: int | None = None,
+        rotate: bool = False,
+        secret: str | None = None,
+    ) -> IssuedToken:
+        """Issue a token; its secret is in the answer and nowhere else.
+
+        A name that has a valid token is refused unless `rotate`, which ends the old secret.
+        `secret` sets one chosen elsewhere (a seed file); at least 16 characters.
+        """
+        checked_name(name, "token")
+        if secret is not None and len(secret) < SHORTEST_SECRET:
+            raise TrustError(
+                f"the token {name!r} of {principal!r} is too short to be a secret",
+                cause=f"it has {len(secret)} characters, {SHORTEST_SECRET} are the least",
+                next_command="leave it out and let holdfast-trust issue one",
+            )
+        token = secret or tokens.mint()
+        digest, issued_at = tokens.digest(token), now()
+        expires_at = None if lifetime_seconds is None else issued_at + lifetime_seconds
+        with self._write() as change:
+            owner = find_principal(change.connection, principal)
+            if owner["disabled_at"] is not None:
+                raise TrustError(
+                    f"{principal} is disabled and gets no token",
+                    next_command=f"holdfast-trust {owner['kind']} enable {principal}",
+                )
+            taken = select(token_table.c.id).where(
+                token_table.c.digest == digest,
+                (token_table.c.principal_id != owner["id"]) | (token_table.c.name != name),
+            )
+            if change.connection.execute(taken).first():
+                raise TrustError(f"the secret of token {name!r} belongs to another token already")
+            values = {
+                "digest": digest,
+                "last_four": token[-4:],
+                "principal_generation": owner["generation"],
+                "created_at": issued_at,
+                "expires_at": expires_at,
+                "revoked_at": None,
+            }
+            token_id, changed = _put_token(change.connection, owner, name, values, rotate=rotate)
+            if changed:
+                change.record(
+                    "token.issue",
+                    principal=principal,
+                    token=token_id,
+                    name=name,
+                    expires_at=expires_at,
+                )
+        return IssuedToken(token_id, token, principal, name, token[-4:], expires_at, changed)
+
+    def revoke_token(self, token_id: str) -> bool:
+        """End a token; return whether it had not been revoked. Seen everywhere in a second."""
+        with self._write() as change:
+            row = (
+                change.connection.execute(
+                    select(token_table, principal_table.c.name.label("owner"))
+                    .join(principal_table)
+                    .where(token_table.c.id == token_id)
+                )
+                .mappings()
+                .first()
+            )
+            if row is None:
+                raise TrustError(f"no token {token_id}", next_command="holdfast-trust token list")
+            if row["revoked_at"] is not None:
+                return False
+            change.connection.execute(
+                update(token_table)
+                .where(token_table.c.id == token_id)
+                .values(revoked_at=now(), generation=row["generation"] + 1)
+            )
+            change.record("token.revoke", principal=row["owner"], token=token_id, name=row["name"])
+        return True
+
+    def revoke_all(self, principal: str) -> None:
+        """End every token of a principal at once by raising their generation."""
+        with self._write() as change:
+            found = find_principal(change.connection, principal)
+            change.connection.execute(
+                update(principal_table)
+                .where(principal_table.c.id == found["id"])
+                .values(generation=found["generation"] + 1)
+            )
+            change.record("token.revoke-all", principal=principal)
+
+    def tokens(self, principal: str | None = None) -> list[dict[str, object]]:
+        """List tokens, never their secrets: id, principal, name, last_four, state, times."""
+        statement = (
+            select(
+                token_table,
+                principal_table.c.name.label("owner"),
+                principal_table.c.generation.label("owner_generation"),
+                principal_table.c.disabled_at,
+            )
+            .join(principal_table)
+            .order_by(principal_table.c.name, token_table.c.name)
+        )
+        if principal:
+            statement = statement.where(principal_table.c.name == principal)
+        with self._read() as connection:
+            if principal:
+                find_principal(connection, principal)
+            rows = connection.execute(statement).mappings().all()
+        return [
+            {
+                "id": row["id"],
+                "principal": row["owner"],
+                "name": row["name"],
+                "last_four": row["last_four"],
+                "state": refusal({**row, "generation": row["owner_generation"]}) or "valid",
+                "created_at": row["created_at"],
+                "expires_at": row["expires_at"],
+            }
+            for row in rows
+        ]
+
+
+def _put_token(
+    connection: Connection,
+    owner: RowMapping,
+    name: str,
+    values: dict[str, object],
+    *,
+    rotate: bool,
+) -> tuple[str, bool]:
+    old = (
+        connection.execute(
+            select(token_table).where(
+                token_table.c.principal_id == owner["id"], token_table.c.name == name
+            )
+        )
+        .mappings()
+        .first()
+    )
+    if old is None:
+        token_id = secrets.token_hex(8)
+        connection.execute(
+            insert(token_table).values(
+                id=token_id, principal_id=owner["id"], name=name, generation=1, **values
+            )
+        )
+        return token_id, True
+    valid = refusal({**old, "generation": owner["generation"], "disabled_at": None}) is None
+    if valid and old["digest"] == values["digest"]:
+        return str(old["id"]), False
+    if valid and not rotate:
+        raise TrustError(
+            f"{owner['name']} has a valid token {name!r} (…{old['last_four']})",
+            next_command=f"give the new one another --name, or replace it: "
+            f"holdfast-trust token issue {owner['name']} --name {name} --rotate",
+        )
+    connection.execute(
+        update(token_table)
+        .where(token_table.c.id == old["id"])
+        .values(generation=old["generation"] + 1, **values)
+    )
+    return str(old["id"]), True

@@ -1,0 +1,163 @@
+"""Users, services and the teams they belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy import and_, delete, insert, select, update
+
+from holdfast_trust.database import memberships
+from holdfast_trust.database import principals as principal_table
+from holdfast_trust.database import teams as team_table
+from holdfast_trust.errors import TrustError
+from holdfast_trust.principals import Kind, checked_name
+from holdfast_trust.transactions import Transactions, find_principal, find_team, now
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+    from holdfast_trust.transactions import Change
+
+
+class Members(Transactions):
+    """The part of the store that says who there is."""
+
+    def add_user(self, name: str, teams: tuple[str, ...] = ()) -> bool:
+        """Add a user to existing teams; return whether anything changed."""
+        return self._add_principal("user", name, teams)
+
+    def add_service(self, name: str, teams: tuple[str, ...] = ()) -> bool:
+        """Add a service to existing teams; return whether anything changed."""
+        return self._add_principal("service", name, teams)
+
+    def add_team(self, name: str) -> bool:
+        """Add a team; return whether it is new."""
+        checked_name(name, "team")
+        with self._write() as change:
+            known = select(team_table.c.id).where(team_table.c.name == name)
+            if change.connection.execute(known).first():
+                return False
+            change.connection.execute(insert(team_table).values(name=name, created_at=now()))
+            change.record("team.add", team=name)
+        return True
+
+    def add_member(self, team: str, principal: str) -> bool:
+        """Put a principal in a team; return whether they were not in it."""
+        with self._write() as change:
+            return self._join(change, team, find_principal(change.connection, principal))
+
+    def remove_member(self, team: str, principal: str) -> bool:
+        """Take a principal out of a team; return whether they were in it."""
+        with self._write() as change:
+            found = find_principal(change.connection, principal)
+            team_id = find_team(change.connection, team)
+            gone = change.connection.execute(
+                delete(memberships).where(
+                    memberships.c.principal_id == found["id"], memberships.c.team_id == team_id
+                )
+            )
+            if not gone.rowcount:
+                return False
+            change.record("team.member.remove", team=team, principal=principal)
+        return True
+
+    def set_disabled(self, principal: str, *, disabled: bool, kind: Kind | None = None) -> bool:
+        """Bar a principal (ending every token of theirs for good) or admit them again.
+
+        With `kind`, a principal of another kind is refused.
+        """
+        with self._write() as change:
+            found = find_principal(change.connection, principal)
+            if kind is not None and found["kind"] != kind:
+                raise TrustError(f"{principal} is not a {kind} but a {found['kind']}")
+            if (found["disabled_at"] is not None) == disabled:
+                return False
+            change.connection.execute(
+                update(principal_table)
+                .where(principal_table.c.id == found["id"])
+                .values(
+                    disabled_at=now() if disabled else None,
+                    generation=found["generation"] + (1 if disabled else 0),
+                )
+            )
+            verb = "disable" if disabled else "enable"
+            change.record(f"{found['kind']}.{verb}", principal=principal)
+        return True
+
+    def kind_of(self, principal: str) -> Kind:
+        """Return whether a name is a user's or a service's; `TrustError` if nobody's."""
+        with self._read() as connection:
+            return cast("Kind", find_principal(connection, principal)["kind"])
+
+    def principals(self, kind: Kind | None = None) -> list[dict[str, object]]:
+        """List principals by name: name, kind, teams, created_at, disabled."""
+        statement = (
+            select(principal_table, team_table.c.name.label("team"))
+            .outerjoin(memberships, memberships.c.principal_id == principal_table.c.id)
+            .outerjoin(team_table, team_table.c.id == memberships.c.team_id)
+            .order_by(principal_table.c.name, team_table.c.name)
+        )
+        if kind:
+            statement = statement.where(principal_table.c.kind == kind)
+        found: dict[str, dict[str, object]] = {}
+        belongs: dict[str, list[str]] = {}
+        with self._read() as connection:
+            for row in connection.execute(statement).mappings():
+                belongs.setdefault(row["name"], []).extend([row["team"]] if row["team"] else [])
+                found[row["name"]] = {
+                    "name": row["name"],
+                    "kind": row["kind"],
+                    "teams": belongs[row["name"]],
+                    "created_at": row["created_at"],
+                    "disabled": row["disabled_at"] is not None,
+                }
+        return list(found.values())
+
+    def teams(self) -> list[dict[str, object]]:
+        """List teams by name with their members' names."""
+        statement = (
+            select(team_table.c.name, principal_table.c.name.label("member"))
+            .outerjoin(memberships, memberships.c.team_id == team_table.c.id)
+            .outerjoin(principal_table, principal_table.c.id == memberships.c.principal_id)
+            .order_by(team_table.c.name, principal_table.c.name)
+        )
+        found: dict[str, list[str]] = {}
+        with self._read() as connection:
+            for team, member in connection.execute(statement):
+                found.setdefault(team, []).extend([member] if member else [])
+        return [{"name": team, "members": members} for team, members in found.items()]
+
+    def _add_principal(self, kind: Kind, name: str, teams: tuple[str, ...]) -> bool:
+        checked_name(name, kind)
+        with self._write() as change:
+            statement = select(principal_table).where(principal_table.c.name == name)
+            found = change.connection.execute(statement).mappings().first()
+            changed = found is None
+            if found is None:
+                change.connection.execute(
+                    insert(principal_table).values(
+                        kind=kind, name=name, generation=1, created_at=now()
+                    )
+                )
+                change.record(f"{kind}.add", principal=name)
+                found = find_principal(change.connection, name)
+            elif found["kind"] != kind:
+                raise TrustError(
+                    f"{name} is a {found['kind']} already", cause="names are shared by all kinds"
+                )
+            for team in teams:
+                changed = self._join(change, team, found) or changed
+        return changed
+
+    def _join(self, change: Change, team: str, found: RowMapping) -> bool:
+        team_id = find_team(change.connection, team)
+        inside = select(memberships.c.team_id).where(
+            and_(memberships.c.principal_id == found["id"], memberships.c.team_id == team_id)
+        )
+        if change.connection.execute(inside).first():
+            return False
+        change.connection.execute(
+            insert(memberships).values(principal_id=found["id"], team_id=team_id)
+        )
+        change.record("team.member.add", team=team, principal=found["name"])
+        return True
