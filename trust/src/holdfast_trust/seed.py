@@ -74,7 +74,11 @@ def load(store: TrustStore, path: Path) -> bool:
 
     Adds and rotates, never takes away: what is no longer in the file stays in the store.
     """
-    seed = read(path)
+    return apply(store, read(path))
+
+
+def apply(store: TrustStore, seed: Seed) -> bool:
+    """Do as `load` with what was read already: services extend `Seed` by keys of their own."""
     changed = store.create_schema()
     named = [*seed.teams]
     for principal in (*seed.users, *seed.services):
