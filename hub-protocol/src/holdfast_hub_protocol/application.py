@@ -1,0 +1,173 @@
+"""The routes of the protocol as one ASGI application."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import sqlalchemy.exc
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from holdfast_hub_protocol import account, catalogue, information, references, resolve, tree
+from holdfast_hub_protocol.access import UnavailableError
+from holdfast_hub_protocol.endpoints import (
+    Hub,
+    account_endpoint,
+    new_request_id,
+    repository_endpoint,
+)
+from holdfast_hub_protocol.errors import HubError, repository_not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from holdfast_hub_protocol.endpoints import RepositoryVisit
+
+_LOG: Final = logging.getLogger(__name__)
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+_ID: Final = "{namespace}/{name}"
+
+
+def create_application(hub: Hub, kinds: Sequence[str] = ("model",)) -> ASGIApp:
+    """Return the application that serves repositories of these kinds."""
+    routes = [
+        Route("/healthz", functools.partial(_health, hub), methods=["GET"]),
+        Route("/api/whoami-v2", account_endpoint(hub, "whoami", account.whoami)),
+    ]
+    for kind in kinds:
+        routes += _api_routes(hub, kind)
+    for kind in kinds:
+        routes += _file_routes(hub, kind)
+    application = Starlette(
+        routes=routes,
+        exception_handlers={
+            HubError: _hub_error,
+            HTTPException: _http_error,
+            UnavailableError: _unavailable,
+            sqlalchemy.exc.OperationalError: _unavailable,
+            Exception: _unexpected,
+        },
+    )
+    # /a/b and /a/b/ are different names, and a redirect would tell whether the other exists.
+    application.router.redirect_slashes = False
+    return Frame(application)
+
+
+def _api_routes(hub: Hub, kind: str) -> list[Route]:
+    base = f"/api/{kind}s"
+
+    def route(
+        path: str,
+        operation: str,
+        handler: Callable[[RepositoryVisit], Response],
+        method: str = "GET",
+    ) -> Route:
+        endpoint = repository_endpoint(hub, kind, operation, handler)
+        return Route(f"{base}/{_ID}{path}", endpoint, methods=[method])
+
+    return [
+        Route(
+            base,
+            account_endpoint(hub, "list", functools.partial(catalogue.catalogue, kind=kind)),
+        ),
+        route("", "info", information.information),
+        route("/revision/{revision}", "info", information.information),
+        route("/tree/{revision}", "tree", tree.tree),
+        route("/tree/{revision}/{path:path}", "tree", tree.tree),
+        route("/paths-info/{revision}", "paths-info", tree.paths_info, "POST"),
+        route("/refs", "refs", references.refs),
+        route("/commits/{revision}", "commits", references.commits),
+        route("/auth-check", "auth-check", account.auth_check),
+        route("/auth-check/write", "auth-check", account.auth_check_write),
+        # Names without a namespace are well formed elsewhere; none exists here.
+        Route(f"{base}/{{name}}", repository_endpoint(hub, kind, "info", _no_such)),
+        Route(
+            f"{base}/{{name}}/revision/{{revision}}",
+            repository_endpoint(hub, kind, "info", _no_such),
+        ),
+    ]
+
+
+def _file_routes(hub: Hub, kind: str) -> list[Route]:
+    prefix = "" if kind == "model" else f"/{kind}s"
+    return [
+        Route(
+            f"{prefix}/{_ID}/resolve/{{revision}}/{{path:path}}",
+            repository_endpoint(hub, kind, "resolve", resolve.resolve),
+        ),
+        Route(
+            f"{prefix}/{{name}}/resolve/{{revision}}/{{path:path}}",
+            repository_endpoint(hub, kind, "resolve", _no_such),
+        ),
+    ]
+
+
+class Frame:
+    """What holds for every request: the path as sent, and an id for it.
+
+    Servers hand over the path decoded, in which a branch `a%2Fb` cannot be told from a folder;
+    routes match the encoded one, and handlers decode each part.
+    """
+
+    def __init__(self, application: Starlette) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+        if scope["type"] != "http":
+            await self.application(scope, receive, send)
+            return
+        raw = scope.get("raw_path") or quote(scope["path"]).encode()
+        request_id = new_request_id()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        framed = {
+            **scope,
+            "path": quote(raw, safe=_PRINTABLE),
+            "holdfast.request_id": request_id,
+        }
+        await self.application(framed, receive, send_with_id)
+
+
+def _no_such(_: RepositoryVisit) -> Response:
+    raise repository_not_found()
+
+
+async def _health(hub: Hub, _: Request) -> Response:
+    hub.metadata.ping()
+    return JSONResponse({"status": "ok"})
+
+
+async def _hub_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HubError):  # the type that starlette passes is wider
+        raise error
+    return error.response()
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return HubError(error.status_code, error.detail, headers=dict(error.headers or {})).response()
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    _LOG.error("request %s: %s", request.scope["holdfast.request_id"], error)
+    return HubError(503, "The registry cannot answer now; the log says why").response()
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    _LOG.error("request %s failed", request.scope["holdfast.request_id"], exc_info=error)
+    return HubError(500, "Internal error; the log has more under the request id").response()

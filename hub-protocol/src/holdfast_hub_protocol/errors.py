@@ -1,0 +1,66 @@
+"""The errors of the protocol, with the codes and headers that clients decide by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import JSONResponse
+
+# The client takes a 401 with this message for what it is, and any other for a missing repository.
+INVALID_CREDENTIALS: Final = "Invalid credentials in Authorization header"
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="Authentication required", charset="UTF-8"'}
+
+
+class HubError(Exception):
+    """An answer that is an error; `code` goes to X-Error-Code."""
+
+    def __init__(
+        self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.headers = headers or {}
+
+    def response(self) -> JSONResponse:
+        """Return the error as a client reads it: JSON body, code and message in headers."""
+        headers = {"X-Error-Message": _header_text(self.message), **self.headers}
+        if self.code:
+            headers["X-Error-Code"] = self.code
+        return JSONResponse({"error": self.message}, self.status, headers)
+
+
+def repository_not_found() -> HubError:
+    """Return the answer for what is absent or may not be seen: the two look the same."""
+    return HubError(404, "Repository not found", "RepoNotFound")
+
+
+def revision_not_found(revision: str) -> HubError:
+    """Return the answer for an unknown branch, tag or commit."""
+    return HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+
+
+def entry_not_found(path: str, commit: str) -> HubError:
+    """Return the answer for a missing file; with the commit the client remembers the absence."""
+    return HubError(404, f"Entry not found: {path}", "EntryNotFound", {"X-Repo-Commit": commit})
+
+
+def token_missing() -> HubError:
+    """Return the answer to a request without a token, for anything that needs one."""
+    return HubError(401, "Invalid username or password.", "RepoNotFound", _CHALLENGE)
+
+
+def token_invalid() -> HubError:
+    """Return the answer to a token that is unknown, expired or revoked."""
+    return HubError(401, INVALID_CREDENTIALS, "", _CHALLENGE)
+
+
+def bad_request(message: str) -> HubError:
+    """Return the answer to a request that cannot be understood."""
+    return HubError(400, message, "BadRequest")
+
+
+def _header_text(message: str) -> str:
+    """Return text that a header can carry: printable ASCII, bounded."""
+    return "".join(c if " " <= c <= "~" else "?" for c in message)[:512]

@@ -1,0 +1,87 @@
+"""Repository information as JSON: `/api/models/{id}` and each item of a listing."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse
+
+from holdfast_hub_protocol import errors
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from starlette.responses import Response
+
+    from holdfast_hub_protocol.endpoints import RepositoryVisit
+    from holdfast_hub_protocol.records import Commit, Entry, Repository
+
+FACTS: Final = ("cardData", "config", "safetensors", "pipeline_tag", "library_name")
+
+
+def information(visit: RepositoryVisit) -> Response:
+    """Answer with a repository at its main branch or at the URL's revision."""
+    if "revision" in visit.request.path_params:
+        commit: Commit | None = visit.commit()
+    else:
+        try:
+            commit = visit.commit_of("main")
+        except errors.HubError:
+            commit = None  # a repository of tags only is still a repository
+    files = visit.hub.metadata.files(commit) if commit else []
+    document = describe(visit.repository, commit)
+    document["siblings"] = [sibling(entry, blobs=visit.flag("blobs")) for entry in files]
+    document["usedStorage"] = sum({entry.sha256: entry.size for entry in files}.values())
+    if visit.flag("securityStatus"):
+        document["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
+    wanted = visit.request.query_params.getlist("expand")
+    if wanted:
+        document = {key: document[key] for key in ("_id", "id", *wanted) if key in document}
+    headers = {"X-Repo-Commit": commit.oid} if commit else None
+    return JSONResponse(document, headers=headers)
+
+
+def describe(repository: Repository, commit: Commit | None) -> dict[str, Any]:
+    """Return everything about a repository but its files."""
+    facts = commit.facts if commit else {}
+    name = str(repository.id)
+    return {
+        # Clients show it, none reads meaning into it; it must only be stable and unique.
+        "_id": hashlib.sha256(f"{repository.id.kind}:{name}".encode()).hexdigest()[:24],
+        "id": name,
+        f"{repository.id.kind}Id": name,
+        "author": repository.id.namespace,
+        "sha": commit.oid if commit else None,
+        "lastModified": timestamp(repository.updated_at),
+        "createdAt": timestamp(repository.created_at),
+        "private": True,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": facts.get("tags", []),
+        **{key: facts[key] for key in FACTS if key in facts},
+        "spaces": [],
+    }
+
+
+def sibling(entry: Entry, *, blobs: bool) -> dict[str, Any]:
+    """Return a file as repository information lists it."""
+    item: dict[str, Any] = {"rfilename": entry.path}
+    if blobs:
+        item |= {"size": entry.size, "blobId": entry.oid}
+        if entry.is_lfs:
+            item["lfs"] = {
+                "sha256": entry.sha256,
+                "size": entry.size,
+                "pointerSize": entry.pointer_size,
+            }
+    return item
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as clients parse it: UTC, milliseconds, Z."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"

@@ -1,0 +1,283 @@
+"""Questions about repositories, commits and files, answered from the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from holdfast_hub_protocol import schema
+from holdfast_hub_protocol.identifiers import RepositoryId, is_commit
+from holdfast_hub_protocol.records import Commit, Entry, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_REPOSITORY = (
+    schema.repositories.c.id,
+    schema.repositories.c.kind,
+    schema.repositories.c.namespace,
+    schema.repositories.c.name,
+    schema.repositories.c.created_at,
+    schema.repositories.c.updated_at,
+)
+_COMMIT = (
+    schema.commits.c.oid,
+    schema.commits.c.snapshot_id,
+    schema.snapshots.c.tree_oid,
+    schema.commits.c.parent_oid,
+    schema.commits.c.title,
+    schema.commits.c.message,
+    schema.commits.c.author,
+    schema.commits.c.date,
+    schema.snapshots.c.facts,
+)
+_ENTRY = (
+    schema.entries.c.path,
+    schema.entries.c.oid,
+    schema.entries.c.size,
+    schema.entries.c.sha256,
+    schema.entries.c.is_lfs,
+)
+MAIN = "refs/heads/main"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A branch or tag: its full name and the commit it stands for."""
+
+    name: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A repository in a listing, with its main commit if it has one."""
+
+    repository: Repository
+    commit: Commit | None
+
+
+class MetadataStore:
+    """Reads only; publishing.py writes."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def create_schema(self) -> None:
+        """Create the tables that are missing."""
+        schema.metadata.create_all(self.engine)
+
+    def ping(self) -> None:
+        """Raise an sqlalchemy error unless the database answers."""
+        self._all(sa.select(sa.literal(1)))
+
+    def repository(self, name: RepositoryId) -> Repository | None:
+        """Return the repository of exactly this name."""
+        table = schema.repositories
+        row = self._one(
+            sa.select(*_REPOSITORY).where(
+                table.c.kind == name.kind,
+                table.c.namespace == name.namespace,
+                table.c.name == name.name,
+            )
+        )
+        return None if row is None else _repository(row)
+
+    def commit(self, repository: Repository, revision: str) -> Commit | None:
+        """Return what a branch, a tag, a full ref name or a whole commit id stands for."""
+        names = [f"refs/heads/{revision}", f"refs/tags/{revision}", revision]
+        found = self._all(
+            _commits(repository)
+            .add_columns(schema.refs.c.name)
+            .join(schema.refs, schema.refs.c.commit_id == schema.commits.c.id)
+            .where(schema.refs.c.repository_id == repository.key, schema.refs.c.name.in_(names))
+        )
+        for name in names:
+            for row in found:
+                if row.name == name:
+                    return _commit(row)
+        if not is_commit(revision):
+            return None
+        by_id = self._one(_commits(repository).where(schema.commits.c.oid == revision))
+        return None if by_id is None else _commit(by_id)
+
+    def history(self, repository: Repository, commit: Commit, limit: int) -> list[Commit]:
+        """Return a commit and its ancestors as far as they are known here, newest first."""
+        found = [commit]
+        while len(found) < limit and (parent := found[-1].parent_oid) is not None:
+            row = self._one(_commits(repository).where(schema.commits.c.oid == parent))
+            if row is None:
+                break
+            found.append(_commit(row))
+        return found
+
+    def refs(self, repository: Repository) -> list[Ref]:
+        """Return all branches and tags, by name."""
+        rows = self._all(
+            sa.select(schema.refs.c.name, schema.commits.c.oid)
+            .join(schema.commits, schema.refs.c.commit_id == schema.commits.c.id)
+            .where(schema.refs.c.repository_id == repository.key)
+            .order_by(schema.refs.c.name)
+        )
+        return [Ref(name=row.name, commit=row.oid) for row in rows]
+
+    def entry(self, commit: Commit, path: str) -> Entry | None:
+        """Return the file or folder of exactly this path."""
+        found = self.entries_at(commit, [path])
+        return found[0] if found else None
+
+    def entries_at(self, commit: Commit, paths: Sequence[str]) -> list[Entry]:
+        """Return those of the paths that are there, by path."""
+        table = schema.entries
+        found: list[Entry] = []
+        for first in range(0, len(paths), 500):  # SQLite's bound on variables is far above
+            rows = self._all(
+                sa.select(*_ENTRY).where(
+                    table.c.snapshot_id == commit.snapshot,
+                    table.c.path.in_(paths[first : first + 500]),
+                )
+            )
+            found += [_entry(row) for row in rows]
+        return sorted(found, key=lambda entry: entry.path.encode())
+
+    def files(self, commit: Commit) -> list[Entry]:
+        """Return every file of a commit, by path."""
+        table = schema.entries
+        rows = self._all(
+            sa.select(*_ENTRY)
+            .where(table.c.snapshot_id == commit.snapshot, table.c.sha256.is_not(None))
+            .order_by(table.c.path)
+        )
+        return [_entry(row) for row in rows]
+
+    def listing(
+        self, commit: Commit, folder: str, *, recursive: bool, after: str, limit: int
+    ) -> list[Entry]:
+        """Return at most `limit` entries of a folder ('' is the root) that sort past `after`."""
+        table = schema.entries
+        query = (
+            sa.select(*_ENTRY)
+            .where(table.c.snapshot_id == commit.snapshot, table.c.path > after, table.c.path != "")
+            .order_by(table.c.path)
+            .limit(limit)
+        )
+        if not recursive:
+            query = query.where(table.c.parent == folder)
+        elif folder:
+            # '0' is the character after '/': a range that the primary key answers.
+            query = query.where(table.c.path > f"{folder}/", table.c.path < f"{folder}0")
+        return [_entry(row) for row in self._all(query)]
+
+    def repositories(  # noqa: PLR0913 - the filters that the protocol has
+        self,
+        kind: str,
+        *,
+        author: str | None,
+        search: str | None,
+        newest_by: str | None,
+        after: tuple[datetime | None, str] | None,
+        limit: int,
+    ) -> list[Listed]:
+        """Return repositories by name, or newest first by `created_at` or `updated_at`.
+
+        `after` is the (date, namespace/name) of the last one seen; the date is read only when
+        sorting by one.
+        """
+        table = schema.repositories
+        full_name = table.c.namespace + "/" + table.c.name
+        query = (
+            sa.select(
+                *(column.label(f"repository_{column.name}") for column in _REPOSITORY),
+                *_COMMIT,
+            )
+            .select_from(
+                table.outerjoin(
+                    schema.refs,
+                    (schema.refs.c.repository_id == table.c.id) & (schema.refs.c.name == MAIN),
+                )
+                .outerjoin(schema.commits, schema.commits.c.id == schema.refs.c.commit_id)
+                .outerjoin(schema.snapshots, schema.snapshots.c.id == schema.commits.c.snapshot_id)
+            )
+            .where(table.c.kind == kind)
+            .limit(limit)
+        )
+        if author is not None:
+            query = query.where(table.c.namespace == author)
+        if search is not None:
+            query = query.where(full_name.icontains(search, autoescape=True))
+        if newest_by is None:
+            query = query.order_by(table.c.namespace, table.c.name)
+            if after is not None:
+                namespace, _, name = after[1].partition("/")
+                query = query.where(
+                    sa.tuple_(table.c.namespace, table.c.name) > sa.tuple_(namespace, name)
+                )
+        else:
+            date = table.c[newest_by]
+            query = query.order_by(date.desc(), table.c.id)
+            if after is not None and after[0] is not None:
+                last = self.repository(RepositoryId.parse(after[1], kind))
+                key = 0 if last is None else last.key
+                query = query.where((date < after[0]) | ((date == after[0]) & (table.c.id > key)))
+        return [_listed(row) for row in self._all(query)]
+
+    def _all(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        with self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def _one(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
+        with self.engine.connect() as connection:
+            return connection.execute(query).one_or_none()
+
+
+def _commits(repository: Repository) -> sa.Select[Any]:
+    return (
+        sa.select(*_COMMIT)
+        .join(schema.snapshots, schema.snapshots.c.id == schema.commits.c.snapshot_id)
+        .where(schema.commits.c.repository_id == repository.key)
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    # SQLite keeps no offset; everything is written in UTC.
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _repository(row: sa.Row[Any], prefix: str = "") -> Repository:
+    def value(column: str) -> Any:  # noqa: ANN401 - as the table has it
+        return getattr(row, prefix + column)
+
+    return Repository(
+        key=value("id"),
+        id=RepositoryId(value("kind"), value("namespace"), value("name")),
+        created_at=_utc(value("created_at")),
+        updated_at=_utc(value("updated_at")),
+    )
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    return Entry(path=row.path, oid=row.oid, size=row.size, sha256=row.sha256, is_lfs=row.is_lfs)
+
+
+def _commit(row: sa.Row[Any]) -> Commit:
+    return Commit(
+        oid=row.oid,
+        snapshot=row.snapshot_id,
+        tree_oid=row.tree_oid,
+        parent_oid=row.parent_oid,
+        title=row.title,
+        message=row.message,
+        author=row.author,
+        date=_utc(row.date),
+        facts=row.facts,
+    )
+
+
+def _listed(row: sa.Row[Any]) -> Listed:
+    return Listed(
+        repository=_repository(row, "repository_"),
+        commit=None if row.oid is None else _commit(row),
+    )

@@ -1,0 +1,94 @@
+"""The tables of repositories, commits and files; `access` belongs to whoever holds the policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects.postgresql import JSONB
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+# Pages of a listing go on where the last one ended, so both databases must sort bytewise.
+Name: Final = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+Document: Final = sa.JSON().with_variant(JSONB(), "postgresql")
+
+metadata: Final = sa.MetaData()
+
+repositories: Final = sa.Table(
+    "repositories",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("namespace", Name, nullable=False),
+    sa.Column("name", Name, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("kind", "namespace", "name"),
+)
+
+# The whole content of a tree; commits that hold the same files share one.
+snapshots: Final = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("repository_id", sa.ForeignKey(repositories.c.id), nullable=False),
+    sa.Column("tree_oid", sa.String(40), nullable=False),
+    sa.Column("facts", Document, nullable=False),
+    sa.UniqueConstraint("repository_id", "tree_oid"),
+)
+
+entries: Final = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("snapshot_id", sa.ForeignKey(snapshots.c.id), primary_key=True),
+    sa.Column("path", Name, primary_key=True),
+    sa.Column("parent", Name, nullable=False),
+    sa.Column("oid", sa.String(40), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64)),  # null: a folder
+    sa.Column("is_lfs", sa.Boolean, nullable=False),
+    sa.Index("entries_by_parent", "snapshot_id", "parent", "path"),
+)
+
+commits: Final = sa.Table(
+    "commits",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("repository_id", sa.ForeignKey(repositories.c.id), nullable=False),
+    sa.Column("oid", sa.String(40), nullable=False),
+    sa.Column("snapshot_id", sa.ForeignKey(snapshots.c.id), nullable=False),
+    sa.Column("parent_oid", sa.String(40)),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("date", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("repository_id", "oid"),
+)
+
+refs: Final = sa.Table(
+    "refs",
+    metadata,
+    sa.Column("repository_id", sa.ForeignKey(repositories.c.id), primary_key=True),
+    sa.Column("name", Name, primary_key=True),  # refs/heads/main, refs/tags/v1
+    sa.Column("commit_id", sa.ForeignKey(commits.c.id), nullable=False),
+)
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Open SQLite (write-ahead log, waits for locks) or PostgreSQL; create what is missing."""
+    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:  # noqa: ANN401 - DBAPI
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA busy_timeout = 15000")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()

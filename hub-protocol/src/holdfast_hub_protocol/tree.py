@@ -1,0 +1,133 @@
+"""Folders: `/tree/{revision}/{path}` page by page, and `/paths-info/{revision}`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
+
+from starlette.responses import JSONResponse
+
+from holdfast_hub_protocol import errors
+from holdfast_hub_protocol.identifiers import BadIdentifierError, checked_path
+from holdfast_hub_protocol.information import timestamp
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from holdfast_hub_protocol.endpoints import RepositoryVisit
+    from holdfast_hub_protocol.records import Commit, Entry
+
+PAGE: Final = 1000
+MAX_PATHS: Final = 10_000
+
+
+def tree(visit: RepositoryVisit) -> Response:
+    """Answer with the entries of a folder, or of all folders below it with `recursive`."""
+    commit = visit.commit()
+    folder = ""
+    if visit.request.path_params.get("path"):
+        entry = visit.entry(commit)
+        if entry.sha256 is not None:
+            raise errors.entry_not_found(entry.path, commit.oid)
+        folder = entry.path
+    limit = visit.count("limit", PAGE, PAGE)
+    cursor = visit.request.query_params.get("cursor")
+    found = visit.hub.metadata.listing(
+        commit,
+        folder,
+        recursive=visit.flag("recursive"),
+        after=decode_cursor(cursor) if cursor else "",
+        limit=limit + 1,
+    )
+    headers = {"X-Repo-Commit": commit.oid}
+    if len(found) > limit:
+        found.pop()
+        headers |= visit.next_link(encode_cursor(found[-1].path))
+    expand = visit.flag("expand")
+    return JSONResponse([item(entry, commit, expand=expand) for entry in found], headers=headers)
+
+
+def paths_info(visit: RepositoryVisit) -> Response:
+    """Answer with those of the posted paths that are there."""
+    commit = visit.commit()
+    paths, expand = _asked(visit)
+    visit.details["paths"] = len(paths)
+    found = visit.hub.metadata.entries_at(commit, paths)
+    return JSONResponse(
+        [item(entry, commit, expand=expand) for entry in found if entry.path],
+        headers={"X-Repo-Commit": commit.oid},
+    )
+
+
+def item(entry: Entry, commit: Commit, *, expand: bool) -> dict[str, Any]:
+    """Return a file or folder as trees list it; `expand` adds its last commit and scan."""
+    found: dict[str, Any] = {
+        "type": "directory" if entry.sha256 is None else "file",
+        "oid": entry.oid,
+        "size": entry.size,
+        "path": entry.path,
+    }
+    if entry.is_lfs:
+        found["lfs"] = {
+            "oid": entry.sha256,
+            "size": entry.size,
+            "pointerSize": entry.pointer_size,
+        }
+    if expand:
+        found["lastCommit"] = {
+            "id": commit.oid,
+            "title": commit.title,
+            "date": timestamp(commit.date),
+        }
+        if entry.sha256 is not None:
+            found["securityFileStatus"] = {
+                "status": "unscanned",
+                "avScan": None,
+                "pickleImportScan": None,
+            }
+    return found
+
+
+def encode_cursor(text: str) -> str:
+    """Return an opaque mark of where a page ended."""
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def decode_cursor(cursor: str) -> str:
+    """Return where the last page ended; HubError 400 for a cursor that is none of ours."""
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        raise errors.bad_request("malformed cursor") from None
+    if "\0" in text:
+        raise errors.bad_request("malformed cursor")
+    return text
+
+
+def _asked(visit: RepositoryVisit) -> tuple[list[str], bool]:
+    try:
+        text = visit.body.decode()
+        if visit.request.headers.get("content-type", "").startswith("application/json"):
+            document = json.loads(text)
+            paths, expand = document["paths"], str(document.get("expand", ""))
+        else:
+            form = parse_qs(text, errors="strict", max_num_fields=MAX_PATHS + 10)
+            paths, expand = form.get("paths", []), form.get("expand", [""])[0]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise errors.bad_request("expected a form or JSON with paths") from None
+    if isinstance(paths, str):
+        paths = [paths]
+    if not isinstance(paths, list) or len(paths) > MAX_PATHS:
+        raise errors.bad_request(f"expected at most {MAX_PATHS} paths")
+    wanted = {path for given in paths if (path := _path_or_none(given)) is not None}
+    return sorted(wanted), expand.lower() in {"1", "true"}
+
+
+def _path_or_none(given: object) -> str | None:
+    try:
+        return checked_path(given.strip("/")) if isinstance(given, str) else None
+    except BadIdentifierError:
+        return None

@@ -1,0 +1,76 @@
+"""The registry as an ASGI application: the protocol bound to storage and trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from holdfast_hub_protocol.application import create_application
+from holdfast_hub_protocol.endpoints import Hub
+from holdfast_hub_protocol.sending import DirectSender, NginxSender
+from holdfast_model_registry.policy import CedarAuthorizer, LedgerObserver, TokenAuthenticator
+from holdfast_model_registry.seed import plant
+from holdfast_model_registry.storage import Locations, one_writer, open_storage
+from holdfast_trust.decisions import Decisions
+from holdfast_trust.ledger import Ledger
+from holdfast_trust.store import TrustStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.types import ASGIApp
+
+    from holdfast_model_registry.importing import Imported
+
+Accelerator = Literal["", "nginx"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """An open registry; close it to give back its databases and sign the ledger."""
+
+    application: ASGIApp
+    ledger: Ledger
+    store: TrustStore
+
+    def close(self) -> None:
+        """Close the ledger with a checkpoint, and the databases."""
+        self.ledger.close()
+        self.store.close()
+
+
+def open_service(locations: Locations, accelerate: Accelerator = "") -> Service:
+    """Open the registry in this process; after a fork, not before."""
+    storage = open_storage(locations)
+    ledger = Ledger(locations.ledger_folder)
+    store = TrustStore(locations.trust_url)
+    hub = Hub(
+        metadata=storage.metadata,
+        blobs=storage.blobs,
+        sender=NginxSender(storage.blobs) if accelerate == "nginx" else DirectSender(storage.blobs),
+        authenticator=TokenAuthenticator(store),
+        authorizer=CedarAuthorizer(Decisions(), storage.metadata.engine),
+        observer=LedgerObserver(ledger),
+    )
+    return Service(create_application(hub), ledger, store)
+
+
+def prepare(locations: Locations, seed: Path | None) -> list[Imported]:
+    """Make what a registry needs before it serves: folders, tables, the seed; check policies.
+
+    Leaves nothing open, so that workers may be forked afterwards.
+    """
+    Decisions()
+    storage = open_storage(locations)
+    try:
+        with one_writer(locations), Ledger(locations.ledger_folder) as ledger:
+            if locations.trust_database and seed is None:
+                return []  # somebody else's database: nothing here to create
+            store = TrustStore(locations.trust_url, ledger=ledger, actor="seed")
+            try:
+                store.create_schema()
+                return plant(seed, store, storage, ledger) if seed else []
+            finally:
+                store.close()
+    finally:
+        storage.close()

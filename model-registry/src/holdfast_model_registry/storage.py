@@ -1,0 +1,84 @@
+"""The registry's folder: blobs, the default databases and the ledger, and who may write."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast_hub_protocol.blobs import BlobStore
+from holdfast_hub_protocol.metadata import MetadataStore
+from holdfast_hub_protocol.schema import open_engine
+from holdfast_model_registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where everything is; what is not said lies in the data folder."""
+
+    data: Path
+    database: str = ""
+    trust_database: str = ""
+    ledger: Path | None = None
+
+    @property
+    def database_url(self) -> str:
+        """The database of repositories and commits."""
+        return self.database or f"sqlite:///{self.data.resolve()}/registry.db"
+
+    @property
+    def trust_url(self) -> str:
+        """The database of users and tokens."""
+        return self.trust_database or f"sqlite:///{self.data.resolve()}/trust.db"
+
+    @property
+    def ledger_folder(self) -> Path:
+        """The ledger of reads and imports."""
+        return self.ledger or self.data / "ledger"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The open stores."""
+
+    blobs: BlobStore
+    metadata: MetadataStore
+
+    def close(self) -> None:
+        """Give the database connections back; needed before a fork."""
+        self.metadata.engine.dispose()
+
+
+def open_storage(locations: Locations) -> Storage:
+    """Open the stores; make the folders and tables that are missing."""
+    blobs = BlobStore(locations.data / "blobs")
+    try:
+        locations.data.mkdir(parents=True, exist_ok=True, mode=0o750)
+        blobs.create()
+    except OSError as error:
+        raise RegistryError(
+            "the data folder cannot be made or written",
+            where=str(locations.data),
+            cause=error.strerror or str(error),
+            next_command="give --data a folder that this user may write",
+        ) from error
+    metadata = MetadataStore(open_engine(locations.database_url))
+    metadata.create_schema()
+    return Storage(blobs, metadata)
+
+
+@contextmanager
+def one_writer(locations: Locations) -> Iterator[None]:
+    """Let one import at a time write to a data folder; others wait for it."""
+    descriptor = os.open(locations.data / "import.lock", os.O_CREAT | os.O_RDWR, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
