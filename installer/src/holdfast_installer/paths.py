@@ -1,4 +1,4 @@
-"""Where the operator's machine keeps what Holdfast fetches (cache) and what it must not lose (state)."""
+"""Where the operator's machine keeps downloads (cache) and what must not be lost (state)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Observing controls on running hosts: control -> probes -> verdict and evidence."""

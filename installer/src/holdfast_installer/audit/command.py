@@ -1,0 +1,72 @@
+"""`holdfast audit`: options, one call, one table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from holdfast_installer.audit.evidence import AuditResult, write
+from holdfast_installer.audit.run import PROBES
+from holdfast_installer.audit.run import audit as observe
+from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.errors import EXIT_REFUSED
+from holdfast_installer.site_file import load_site
+
+COLOURS = {"pass": "green", "fail": "bold red", "error": "red"}
+
+
+@click.command()
+@click.option(
+    "--site",
+    "site_path",
+    type=click.Path(path_type=Path),
+    default=Path("site.yml"),
+    show_default=True,
+    help="The site file.",
+)
+@click.option(
+    "--control",
+    "controls",
+    multiple=True,
+    type=click.Choice([probe.CONTROL for probe in PROBES]),
+    help="Only this control; may be given several times.",
+)
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path),
+    help="Folder for the raw observations; evidence/ beside the site file by default.",
+)
+@json_option
+def audit(
+    *, site_path: Path, controls: tuple[str, ...], evidence: Path | None, as_json: bool
+) -> None:
+    """Observe the controls on the running hosts; exit 3 where one does not hold.
+
+    \b
+    holdfast audit --site site.yml
+    holdfast audit --site site.yml --control EGR-01 --json
+    """
+    site = load_site(site_path)
+    result = observe(site, controls)
+    path = write(result, evidence or site_path.parent / "evidence")
+    emit(result, as_json=as_json, render=_render)
+    console.print(f"Raw observations: {path}", soft_wrap=True)
+    if result.findings:
+        sys.exit(EXIT_REFUSED)
+
+
+def _render(result: AuditResult) -> None:
+    table = Table("control", "host", "verdict", "observed")
+    for one in result.verdicts:
+        colour = COLOURS.get(one.verdict, "yellow")
+        fix = f"\n[dim]fix: {one.fix}[/dim]" if one.fix else ""
+        table.add_row(one.name, one.host, f"[{colour}]{one.verdict}[/{colour}]", one.detail + fix)
+    console.print(table)
+    held = len(result.verdicts) - len(result.findings)
+    console.print(
+        f"On {result.began_at:%Y-%m-%d %H:%M:%S} UTC {held} of {len(result.verdicts)} observations "
+        "were as the control asks."
+    )

@@ -1,0 +1,107 @@
+"""Ansible as a child process that ends when we do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from holdfast_installer.converge.events import Event, EventReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from holdfast_installer.converge.journal import Journal
+
+PR_SET_PDEATHSIG = 1
+POLL_SECONDS = 0.2
+FORKS = 50
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Outcome(BaseModel):
+    """What a playbook run came to, told by its events and its exit code."""
+
+    model_config = ConfigDict(frozen=True)
+
+    exit_code: int
+    changed: dict[str, int]
+    failed_hosts: dict[str, str]
+
+
+def run_playbook(
+    name: str,
+    journal: Journal,
+    *,
+    keep_open: int,
+    check: bool,
+    tags: tuple[str, ...],
+    seen: Callable[[Event], None],
+) -> Outcome:
+    """Run playbook holdfast.platform.<name> and hand each of its events to `seen` as it happens.
+
+    The child inherits `keep_open` (the apply lock), so that the lock outlives us for as long as
+    Ansible still works; and it is told to end when we are killed.
+    """
+    command = [sys.executable, "-m", "ansible", "playbook", f"holdfast.platform.{name}"]
+    command += ["--inventory", str(journal.inventory), "--forks", str(FORKS)]
+    command += ["--check", "--diff"] if check else []
+    command += ["--tags", ",".join(tags)] if tags else []
+    changed: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    reader = EventReader(journal.events)
+
+    def drain() -> None:
+        for event in reader.read():
+            if event.event == "stats":
+                changed[event.host] = event.counts.get("changed", 0)
+            elif event.event in {"host_failed", "host_unreachable"} and not event.ignored:
+                failed[event.host] = f"{event.role or event.play}: {event.task}: {event.msg}"
+            seen(event)
+
+    with journal.output.open("ab") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(journal.events),
+            pass_fds=(keep_open,) if keep_open >= 0 else (),
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, nothing that takes locks
+        )
+        try:
+            while child.poll() is None:
+                drain()
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
+    drain()
+    return Outcome(exit_code=child.returncode, changed=changed, failed_hosts=failed)
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _environment(events: Path) -> dict[str, str]:
+    """Return the child's environment: the operator's own Ansible settings do not leak in."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    configuration = resources.files("ansible_collections.holdfast.platform").joinpath("ansible.cfg")
+    return {
+        **kept,
+        "ANSIBLE_CONFIG": str(configuration),
+        "HOLDFAST_EVENTS": str(events),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+        "ANSIBLE_CALLBACKS_ENABLED": "holdfast.platform.holdfast_events",
+    }

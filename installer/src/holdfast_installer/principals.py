@@ -1,0 +1,177 @@
+"""People, teams and tokens of a site: the commands of holdfast-trust, run on the control host.
+
+The options and their help are those of holdfast-trust itself; only `--site` is added. The admin
+plane is SSH: there is no service that would take such orders over the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import holdfast_trust.cli
+
+from holdfast_installer.console import console
+from holdfast_installer.errors import EXIT_FAILED, HoldfastError
+from holdfast_installer.remote import run_on
+from holdfast_installer.site_file import load_site
+
+if TYPE_CHECKING:
+    from holdfast_installer.site import Site
+
+# The identity role installs this wrapper: it runs holdfast-trust as its own user, with its database
+# and its ledger.
+ON_CONTROL = "/usr/local/sbin/holdfast-trust"
+CA_CERTIFICATE = "/etc/holdfast/tls/ca.pem"
+RAW = "holdfast.arguments"
+
+site_option = click.option(
+    "--site",
+    "site_path",
+    type=click.Path(path_type=Path),
+    default=Path("site.yml"),
+    show_default=True,
+    help="The site file.",
+)
+
+
+class _RemoteCommand(click.Command):
+    """Parse like the command of holdfast-trust, then run that on the control host."""
+
+    def __init__(self, original: click.Command, path: tuple[str, ...]) -> None:
+        super().__init__(
+            original.name,
+            params=[*original.params, *_parameters(site_option)],
+            help=original.help,
+            callback=None,
+        )
+        self._path = path
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[RAW] = _without(args, "--site")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> None:
+        site = load_site(ctx.params["site_path"])
+        output = ctx.params.get("output")
+        if self._path == ("token", "issue") and output is not None:
+            _issue_into(site, ctx, output)
+            return
+        done = _on_control(site, (*self._path, *ctx.meta[RAW]))
+        click.echo(done[1], nl=False)
+        click.echo(done[2], nl=False, err=True)
+        ctx.exit(done[0])
+
+
+def _parameters(option: object) -> list[click.Parameter]:
+    """Return the parameters that a click option decorator would add."""
+
+    @option  # type: ignore[operator] # click types its decorators as Callable[[F], F]
+    def bare() -> None: ...
+
+    return list(bare.__click_params__)
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    """Return the arguments less one option and its value, in either way of writing it."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(f"{option}="):
+            kept.append(argument)
+    return kept
+
+
+def _on_control(site: Site, arguments: tuple[str, ...]) -> tuple[int, str, str]:
+    control = site.with_role("control")[0]
+    done = run_on(site, control, (ON_CONTROL, *arguments))
+    return done.returncode, done.stdout, done.stderr
+
+
+def _issue_into(site: Site, ctx: click.Context, output: Path) -> None:
+    """Issue a token whose secret goes to a file here; keep the file while its token holds."""
+    principal, name = ctx.params["principal"], ctx.params["name"]
+    if output.exists() and not ctx.params["rotate"]:
+        last_four = output.read_text().strip()[-4:]
+        code, listed, said = _on_control(site, ("token", "list", principal, "--json"))
+        if code == 0 and any(
+            row["last_four"] == last_four and row["name"] == name and row["state"] == "valid"
+            for row in json.loads(listed)
+        ):
+            console.print(f"{output} holds a valid token already")
+            return
+    arguments = [*_without(ctx.meta[RAW], "--output"), "--rotate", "--json"]
+    code, answer, said = _on_control(site, ("token", "issue", *arguments))
+    if code != 0:
+        raise HoldfastError(
+            f"No token for {principal}.",
+            where=f"holdfast-trust on {site.with_role('control')[0].name}",
+            cause=said.strip(),
+            next_command="holdfast user list --site SITE.yml",
+        )
+    issued = json.loads(answer)
+    secret = issued.pop("token")
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    if ctx.params["as_json"]:
+        click.echo(json.dumps({**issued, "output": str(output)}, indent=2))
+    console.print(f"token written to {output}")
+
+
+def _remote(group: click.Group, path: tuple[str, ...]) -> click.Group:
+    """Return the group with every command run on the control host instead of here."""
+    twin = click.Group(group.name, help=group.help)
+    for name, command in group.commands.items():
+        here = (*path, name)
+        if isinstance(command, click.Group):
+            twin.add_command(_remote(command, here), name)
+        else:
+            twin.add_command(_RemoteCommand(command, here), name)
+    return twin
+
+
+def _group(name: str) -> click.Group:
+    found = holdfast_trust.cli.main.commands[name]
+    if not isinstance(found, click.Group):
+        raise TypeError(f"holdfast-trust {name} is not a group")
+    return _remote(found, (name,))
+
+
+user = _group("user")
+team = _group("team")
+token = _group("token")
+ledger = _group("ledger")
+
+
+@click.command()
+@site_option
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File; stdout by default."
+)
+def ca(*, site_path: Path, output: Path | None) -> None:
+    """Fetch the certificate of the site's own authority, which clients need to trust."""
+    site = load_site(site_path)
+    control = site.with_role("control")[0]
+    done = run_on(site, control, ("cat", CA_CERTIFICATE))
+    if done.returncode != 0:
+        raise HoldfastError(
+            "The site has no certificate authority yet.",
+            where=f"{control.name}:{CA_CERTIFICATE}",
+            cause=done.stderr.strip(),
+            next_command=f"holdfast apply --site {site_path} --bundle DIR",
+            exit_code=EXIT_FAILED,
+        )
+    if output is None:
+        sys.stdout.write(done.stdout)
+        return
+    output.write_text(done.stdout)
+    console.print(f"CA certificate written to {output}")

@@ -1,0 +1,228 @@
+"""The whole way in one command, by running the real commands one after the other, in plain sight."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import yaml
+from rich.table import Table
+
+from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.errors import HoldfastError
+from holdfast_installer.lab.machine import missing_for_lab
+from holdfast_installer.paths import state_dir
+
+HOSTS = "control-1,serving-1,serving-2"
+STARTER = "holdfast/starter"
+USER = "ada"
+TEAM = "research"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the way: its arguments, and the namespace of the lab it runs in, if any."""
+
+    title: str
+    arguments: tuple[str, ...]
+    namespace: str = ""
+
+
+@click.command()
+@click.option("--name", default="quickstart", show_default=True, help="Name of the lab and site.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("build/quickstart"),
+    show_default=True,
+    help="Where site.yml, the lock, the bundle and the journal go.",
+)
+@click.option(
+    "--model",
+    "model_folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("model-registry/starter/holdfast-starter"),
+    show_default=True,
+    help="Folder of the starter model.",
+)
+@click.option("--local", is_flag=True, help="Without a lab, as ordinary processes on loopback.")
+@json_option
+def quickstart(*, name: str, folder: Path, model_folder: Path, local: bool, as_json: bool) -> None:
+    """From nothing to an answered prompt: bundle, sealed lab, apply, audit.
+
+    Run it again and it reuses everything. `holdfast lab down --name NAME` removes the lab.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = missing_for_lab()
+    if local or missing:
+        if missing:
+            console.print(
+                f"No lab on this machine ({'; '.join(missing)}): running the embedded form."
+            )
+        _run_all(_local_stages(name, folder, model_folder))
+        return
+    started = time.monotonic()
+    times = _run_all(_lab_stages(name, folder, model_folder))
+    result = {
+        "site": str(folder / "site.yml"),
+        "seconds": round(time.monotonic() - started, 1),
+        "stages": times,
+        **_access(name, folder),
+    }
+    emit(result, as_json=as_json, render=lambda found: _render(found, name))
+
+
+def _site_stage(name: str, folder: Path, model_folder: Path, *hosts: str) -> list[Stage]:
+    site = folder / "site.yml"
+    if site.exists():
+        return []
+    arguments = ["init", "--name", name, "--domain", f"{name}.internal", "--jurisdiction", "de"]
+    arguments += [*hosts, "--model", f"{STARTER}={model_folder}"]
+    arguments += ["--team", f"{TEAM}={USER}", "--output", str(site)]
+    return [Stage("Write the site file", tuple(arguments))]
+
+
+def _bundle_stages(folder: Path) -> list[Stage]:
+    site, lock, bundle = (str(folder / part) for part in ("site.yml", "bundle.lock", "bundle"))
+    return [
+        Stage("Lock the bundle", ("bundle", "lock", "--site", site, "--output", lock)),
+        Stage("Build the bundle", ("bundle", "build", "--lock", lock, "--output", bundle)),
+        Stage("Verify the bundle", ("bundle", "verify", bundle)),
+    ]
+
+
+def _lab_stages(name: str, folder: Path, model_folder: Path) -> list[Stage]:
+    site, bundle = str(folder / "site.yml"), str(folder / "bundle")
+    on_site = ("--site", site)
+    return [
+        Stage("Boot the lab", ("lab", "up", "--name", name, "--hosts", HOSTS)),
+        *_site_stage(name, folder, model_folder, "--lab", name),
+        *_bundle_stages(folder),
+        Stage("Survey the hosts", ("survey", *on_site), "operator"),
+        Stage("Plan", ("plan", *on_site, "--bundle", bundle), "operator"),
+        Stage("Apply", ("apply", *on_site, "--bundle", bundle), "operator"),
+        Stage("Audit", ("audit", *on_site), "operator"),
+        Stage(
+            "Give the user a token",
+            ("token", "issue", USER, *on_site, "--output", str(folder / "token")),
+            "operator",
+        ),
+        Stage(
+            "Fetch the site's CA certificate",
+            ("ca", *on_site, "--output", str(folder / "ca.pem")),
+            "operator",
+        ),
+    ]
+
+
+def _local_stages(name: str, folder: Path, model_folder: Path) -> list[Stage]:
+    return [
+        *_site_stage(name, folder, model_folder, "--host", "local=127.0.0.1=control+serving=local"),
+        *_bundle_stages(folder),
+        Stage(
+            "Start everything on loopback",
+            (
+                *("up", "--local", "--site", str(folder / "site.yml")),
+                *("--bundle", str(folder / "bundle"), "--state", str(folder / "local")),
+            ),
+        ),
+    ]
+
+
+def _run_all(stages: list[Stage]) -> dict[str, float]:
+    """Run the stages one after the other; return their durations in seconds by title."""
+    holdfast = str(Path(sys.executable).with_name("holdfast"))
+    times: dict[str, float] = {}
+    for number, stage in enumerate(stages, start=1):
+        shown = ["holdfast", *stage.arguments]
+        command = [holdfast, *stage.arguments]
+        if stage.namespace:
+            lab = stages_lab(stages)
+            inside = ["lab", "exec", "--name", lab, stage.namespace, "--"]
+            shown = ["holdfast", *inside, *shown]
+            command = [holdfast, *inside, *command]
+        console.print(f"\n[bold]{number}/{len(stages)} {stage.title}[/bold]")
+        console.print("$ " + " ".join(shown), style="cyan", markup=False, soft_wrap=True)
+        began = time.monotonic()
+        # Data that a stage prints is for its own caller; here people read stderr.
+        done = subprocess.run(command, check=False, stdout=sys.stderr, env=os.environ)
+        times[stage.title] = round(time.monotonic() - began, 1)
+        if done.returncode != 0:
+            raise HoldfastError(
+                f"The quickstart stopped at: {stage.title}.",
+                cause=f"`{' '.join(shown)}` ended with exit code {done.returncode}",
+                next_command="mend it and run `make quickstart` again; it goes on from here",
+                exit_code=done.returncode,
+            )
+    return times
+
+
+def stages_lab(stages: list[Stage]) -> str:
+    """Return the name of the lab that the stages boot."""
+    boot = next(stage for stage in stages if stage.arguments[:2] == ("lab", "up"))
+    return boot.arguments[boot.arguments.index("--name") + 1]
+
+
+def _access(name: str, folder: Path) -> dict[str, str]:
+    """Return what a researcher needs: token, CA file and three commands to paste."""
+    token = (folder / "token").read_text().strip()
+    certificate = str((folder / "ca.pem").resolve())
+    domain = yaml.safe_load((folder / "site.yml").read_text())["domain"]
+    binary = Path(sys.executable).parent
+    inside = f"{'sudo ' if os.geteuid() else ''}{binary / 'holdfast'} lab exec --name {name} researcher --"
+    download = (
+        f"{inside} env HF_ENDPOINT=https://hub.{domain} HF_TOKEN={token} "
+        f"SSL_CERT_FILE={certificate} HF_HOME={state_dir() / 'lab' / name / 'researcher'} "
+        f"{binary / 'hf'} download {STARTER}"
+    )
+    question = json.dumps(
+        {"model": STARTER, "messages": [{"role": "user", "content": "What is Holdfast?"}]}
+    )
+    chat = (
+        f"{inside} curl --silent --show-error --cacert {certificate} "
+        f"https://api.{domain}/v1/chat/completions -H 'Authorization: Bearer {token}' "
+        f"-H 'Content-Type: application/json' -d '{question}'"
+    )
+    program = (
+        "import openai; stream = openai.OpenAI().chat.completions.create("
+        f'model="{STARTER}", stream=True, '
+        'messages=[{"role": "user", "content": "What is Holdfast?"}]); '
+        '[print(part.choices[0].delta.content or "", end="", flush=True) '
+        "for part in stream if part.choices]; print()"
+    )
+    client = (
+        f"{inside} env OPENAI_BASE_URL=https://api.{domain}/v1 OPENAI_API_KEY={token} "
+        f"SSL_CERT_FILE={certificate} {sys.executable} -c '{program}'"
+    )
+    return {
+        "user": USER,
+        "token": token,
+        "ca": certificate,
+        "hf_download": download,
+        "curl_chat": chat,
+        "openai_client": client,
+    }
+
+
+def _render(result: dict[str, object], name: str) -> None:
+    table = Table("stage", "seconds", title="\nWhere the time went", title_justify="left")
+    stages = result["stages"]
+    if isinstance(stages, dict):
+        for title, seconds in stages.items():
+            table.add_row(title, f"{seconds:.1f}")
+    table.add_row("in all", f"{result['seconds']}")
+    console.print(table)
+    console.print("\n[bold]What now runs[/bold]: ", end="")
+    console.print(f"`holdfast lab status --name {name}` lists the hosts.")
+    console.print(f"User {result['user']}, token [bold]{result['token']}[/bold]")
+    console.print(f"CA certificate: {result['ca']}")
+    console.print("\nThree commands to paste:")
+    for command in ("hf_download", "curl_chat", "openai_client"):
+        console.print(f"\n{result[command]}", markup=False, soft_wrap=True)
+    console.print("\n`make clean-lab` removes all of it.")
