@@ -1,0 +1,1 @@
+"""What crosses the gap: locked, built, signed and verified as one content-addressed directory."""
