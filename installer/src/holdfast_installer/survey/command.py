@@ -1,0 +1,81 @@
+"""`holdfast survey`: look at the hosts and recommend hardware profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.errors import EXIT_REFUSED
+from holdfast_installer.site_file import load_site
+from holdfast_installer.survey.facts import UNREAD, HostFacts, Survey
+from holdfast_installer.survey.recommend import Recommendation, recommend
+from holdfast_installer.survey.surveying import take_survey
+
+GIB = 1024**3
+
+
+class Report(BaseModel):
+    """What `holdfast survey --json` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    survey: Survey
+    recommendations: tuple[Recommendation, ...]
+
+
+@click.command()
+@click.option(
+    "--site",
+    "site_path",
+    type=click.Path(path_type=Path),
+    default=Path("site.yml"),
+    show_default=True,
+    help="The site file.",
+)
+@json_option
+def survey(*, site_path: Path, as_json: bool) -> None:
+    """Look at every host of the site over SSH, changing nothing.
+
+    Ends with exit code 3 where a host could not be read, or a fact of it is unread.
+    """
+    site = load_site(site_path)
+    with console.status(f"Reading {len(site.hosts)} hosts"):
+        seen = take_survey(site)
+    report = Report(survey=seen, recommendations=tuple(recommend(host) for host in seen.hosts))
+    emit(report, as_json=as_json, render=_render)
+    if any(host.reach != "read" or host.unread() for host in seen.hosts):
+        raise click.exceptions.Exit(EXIT_REFUSED)
+
+
+def _render(report: Report) -> None:
+    table = Table(
+        "host", "reach", "system", "CPU", "memory", "free on /", "GPUs", "clock", "profile"
+    )
+    for host in report.survey.hosts:
+        table.add_row(*_row(host))
+    console.print(table)
+    for host, advice in zip(report.survey.hosts, report.recommendations, strict=True):
+        console.print(f"{host.name}: {advice.profile or 'no profile'}: {advice.reason}")
+        if host.detail:
+            console.print(f"{host.name}: [bold red]{host.reach}[/]: {host.detail}")
+        elif host.reach == "read" and host.unread():
+            console.print(f"{host.name}: unread: {', '.join(host.unread())}")
+
+
+def _row(host: HostFacts) -> list[str]:
+    root = None
+    if host.mounts != UNREAD:
+        root = next((mount for mount in host.mounts if mount.target == "/"), None)
+    return [
+        host.name,
+        UNREAD if host.os == UNREAD else f"{host.os.id} {host.os.version}",
+        UNREAD if host.cpu == UNREAD else f"{host.cpu.threads} x {host.cpu.model}",
+        UNREAD if host.memory == UNREAD else f"{host.memory.total_bytes / GIB:.0f} GiB",
+        UNREAD if root is None else f"{root.free_bytes / GIB:.0f} GiB",
+        UNREAD if host.gpus == UNREAD else str(len(host.gpus)),
+        UNREAD if host.clock == UNREAD else f"{host.clock.offset_seconds:+.2f} s",
+    ]
