@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,15 +16,13 @@ from holdfast_installer.errors import HoldfastError
 from holdfast_installer.inventory import inventory_text, make_inventory
 from holdfast_installer.plan import make_plan
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 EXAMPLE = DATA / "inventory-example.yml"
+BUNDLE = Path("/media/bundle")
 
 
 def test_the_example_is_what_the_code_makes() -> None:
     site = example_site()
-    text = inventory_text(site, make_plan(site, survey(), manifest(HARDWARE_PACKAGES)))
+    text = inventory_text(site, make_plan(site, survey(), manifest(HARDWARE_PACKAGES)), BUNDLE)
     if os.environ.get("HOLDFAST_WRITE_GOLDEN"):
         EXAMPLE.write_text(text)
     assert yaml.safe_load(EXAMPLE.read_text()) == yaml.safe_load(text)
@@ -33,7 +31,7 @@ def test_the_example_is_what_the_code_makes() -> None:
 def test_ansible_reads_it_and_groups_the_hosts(tmp_path: Path) -> None:
     site = example_site()
     path = tmp_path / "inventory.yml"
-    path.write_text(inventory_text(site, make_plan(site, survey(), manifest())))
+    path.write_text(inventory_text(site, make_plan(site, survey(), manifest()), BUNDLE))
     command = [sys.executable, "-m", "ansible", "inventory", "-i", str(path), "--list"]
     environment = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -51,12 +49,12 @@ def test_a_value_that_ansible_would_read_as_a_template_is_refused() -> None:
     text = (DATA / "site-example.yml").read_text()
     site = example_site(text.replace("max_model_len: 512", 'chat_template: "{{ x }}"'))
     with pytest.raises(HoldfastError, match="template") as caught:
-        make_inventory(site, make_plan(site, survey(), manifest()))
+        make_inventory(site, make_plan(site, survey(), manifest()), BUNDLE)
     assert "chat_template" in caught.value.where
 
 
 def test_another_user_than_root_becomes_root() -> None:
     text = (DATA / "site-example.yml").read_text()
     site = example_site(text.replace("user: root", "user: ops"))
-    inventory = make_inventory(site, make_plan(site, survey(), manifest()))
+    inventory = make_inventory(site, make_plan(site, survey(), manifest()), BUNDLE)
     assert inventory["all"]["hosts"]["control-1"]["ansible_become"] is True

@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup)
 @click.version_option(package_name="holdfast-installer")
 def main_group() -> None:
-    """Turn bare Debian hosts into a sovereign AI platform, with no route out.
+    r"""Turn bare Debian hosts into a sovereign AI platform, with no route out.
 
     \b
     On the connected side:   holdfast init, bundle lock, bundle build, bundle verify

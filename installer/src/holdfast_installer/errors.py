@@ -62,7 +62,7 @@ class HoldfastError(Exception):
         return "\n".join(lines)
 
 
-class Refused(HoldfastError):
+class Refused(HoldfastError):  # noqa: N818 - an answer, not a fault
     """Nothing was touched, because of these findings; exit code 3."""
 
     def __init__(

@@ -13,6 +13,7 @@ from holdfast_installer.profiles import compose, hardware_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from holdfast_installer.plan.model import HostPlan, Plan
     from holdfast_installer.site import Site
@@ -27,8 +28,10 @@ LEFT_OUT: dict[str, Any] = {
 TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 
 
-def make_inventory(site: Site, plan: Plan) -> dict[str, Any]:
-    """Return the inventory as plain data: `site`, `plan`, `profile` for all, `host` for each.
+def make_inventory(site: Site, plan: Plan, bundle: Path) -> dict[str, Any]:
+    """Return the inventory as plain data: `site`, `plan`, `profile`, `bundle` for all, `host` each.
+
+    `bundle` is the folder of the verified bundle on the operator's machine.
 
     Raises `HoldfastError` where a value would be read by Ansible as a template.
     """
@@ -46,6 +49,7 @@ def make_inventory(site: Site, plan: Plan) -> dict[str, Any]:
                 "site": site.model_dump(mode="json"),
                 "plan": plan.model_dump(mode="json", exclude=LEFT_OUT),
                 "profile": compose(site).parameters(),
+                "bundle": str(bundle.resolve()),
             },
             "hosts": hosts,
             "children": groups,
@@ -55,9 +59,9 @@ def make_inventory(site: Site, plan: Plan) -> dict[str, Any]:
     return inventory
 
 
-def inventory_text(site: Site, plan: Plan) -> str:
+def inventory_text(site: Site, plan: Plan, bundle: Path) -> str:
     """Return the inventory as the YAML text that is given to Ansible."""
-    return yaml.safe_dump(make_inventory(site, plan), sort_keys=False, width=100)
+    return yaml.safe_dump(make_inventory(site, plan, bundle), sort_keys=False, width=100)
 
 
 def _host(site: Site, host: HostPlan) -> dict[str, Any]:

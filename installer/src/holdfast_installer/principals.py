@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import holdfast_trust.cli
 
+import holdfast_trust.cli
 from holdfast_installer.console import console
 from holdfast_installer.errors import EXIT_FAILED, HoldfastError
 from holdfast_installer.remote import run_on

@@ -1,4 +1,4 @@
-"""The whole way in one command, by running the real commands one after the other, in plain sight."""
+"""The whole way in one command: runs the real commands one after the other, in plain sight."""
 
 from __future__ import annotations
 
@@ -175,7 +175,8 @@ def _access(name: str, folder: Path) -> dict[str, str]:
     certificate = str((folder / "ca.pem").resolve())
     domain = yaml.safe_load((folder / "site.yml").read_text())["domain"]
     binary = Path(sys.executable).parent
-    inside = f"{'sudo ' if os.geteuid() else ''}{binary / 'holdfast'} lab exec --name {name} researcher --"
+    sudo = "sudo " if os.geteuid() else ""
+    inside = f"{sudo}{binary / 'holdfast'} lab exec --name {name} researcher --"
     download = (
         f"{inside} env HF_ENDPOINT=https://hub.{domain} HF_TOKEN={token} "
         f"SSL_CERT_FILE={certificate} HF_HOME={state_dir() / 'lab' / name / 'researcher'} "

@@ -206,6 +206,10 @@ class Canary(Part):
     ipv6: IPv6Address
     tcp_port: Port = 7007
     udp_port: Port = 7007
+    witness: Annotated[str, StringConstraints(pattern=r"^http://")] | None = Field(
+        None,
+        description="Where the operator reads what reached the canary: GET <witness>/seen/<nonce>.",
+    )
 
 
 class Dns(Part):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast_installer.audit.evidence import Observation
-from holdfast_installer.audit.probes import egress, names, transport
+from holdfast_installer.audit.probes import egress, names, packages, telemetry, transport
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -153,3 +153,68 @@ def test_transport_passes_when_only_tls_is_spoken() -> None:
 )
 def test_transport_does_not_pass(seen: JsonValue, verdict: str) -> None:
     assert transport.judge(look(seen), "").verdict == verdict
+
+
+def telemetry_seen(attempts: int = 0, *, active: str = "active", tokens: int = 2) -> JsonValue:
+    return {
+        "units": [{"unit": "u", "active": active, "started": "now", "attempts": attempts}],
+        "control_counted": True,
+        "generated": [{"url": "https://a", "model": "m", "tokens": tokens, "problem": ""}],
+    }
+
+
+def test_telemetry_passes_when_silent_counted_and_generating() -> None:
+    assert telemetry.judge(look(telemetry_seen()), "").verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (telemetry_seen(3), "fail"),
+        (telemetry_seen(-1), "inconclusive"),
+        (telemetry_seen(active="failed"), "inconclusive"),
+        (telemetry_seen(tokens=0), "inconclusive"),
+        ({"units": [], "control_counted": True, "generated": []}, "inconclusive"),
+        (
+            {
+                "units": [{"unit": "u", "active": "active", "started": "", "attempts": 0}],
+                "control_counted": False,
+                "generated": [],
+            },
+            "inconclusive",
+        ),
+    ],
+    ids=["attempts", "no baseline", "down", "no answer", "no unit", "control uncounted"],
+)
+def test_telemetry_does_not_pass(seen: JsonValue, verdict: str) -> None:
+    assert telemetry.judge(look(seen), "").verdict == verdict
+
+
+def packages_seen(*taken: str, sources: tuple[str, ...] = ("holdfast.sources: x",)) -> JsonValue:
+    trials: dict[str, JsonValue] = {
+        name: {"accepted": name in taken, "said": ""}
+        for name in ("published", "altered", "unsigned", "stranger")
+    }
+    return {"sources": list(sources), "trials": trials}
+
+
+def test_packages_pass_when_only_the_published_is_taken() -> None:
+    assert packages.judge(look(packages_seen("published")), "").verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (packages_seen("published", "altered"), "fail"),
+        (packages_seen("published", "unsigned"), "fail"),
+        (packages_seen("published", "stranger"), "fail"),
+        (packages_seen("published", sources=("a: x", "b: y")), "fail"),
+        (packages_seen("published", sources=()), "fail"),
+        (packages_seen("published", sources=("a: deb [trusted=yes] x",)), "fail"),
+        (packages_seen(), "inconclusive"),
+        ({"sources": ["a: x"], "trials": {}}, "inconclusive"),
+    ],
+    ids=["altered", "unsigned", "stranger", "two", "none", "trusted", "refuses all", "no index"],
+)
+def test_packages_do_not_pass(seen: JsonValue, verdict: str) -> None:
+    assert packages.judge(look(seen), "").verdict == verdict

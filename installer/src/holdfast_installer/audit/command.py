@@ -43,7 +43,7 @@ COLOURS = {"pass": "green", "fail": "bold red", "error": "red"}
 def audit(
     *, site_path: Path, controls: tuple[str, ...], evidence: Path | None, as_json: bool
 ) -> None:
-    """Observe the controls on the running hosts; exit 3 where one does not hold.
+    r"""Observe the controls on the running hosts; exit 3 where one does not hold.
 
     \b
     holdfast audit --site site.yml

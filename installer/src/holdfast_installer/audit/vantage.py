@@ -1,4 +1,4 @@
-"""Where probes look from: the running hosts over SSH, the operator's own place, the canary's record."""
+"""Where probes look from: the running hosts, the operator's own place, the canary's record."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Outcome(BaseModel):
     failed_hosts: dict[str, str]
 
 
-def run_playbook(
+def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
     name: str,
     journal: Journal,
     *,

@@ -8,11 +8,12 @@ import click
 
 from holdfast_installer.bundle.verify import verify
 from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.converge.lock import LOCK
 from holdfast_installer.converge.run import Applied, apply_plan
 from holdfast_installer.errors import Refused
 from holdfast_installer.plan import make_plan
 from holdfast_installer.site_file import load_site
-from holdfast_installer.survey import survey_hosts
+from holdfast_installer.survey.surveying import take_survey
 
 
 @click.command()
@@ -53,7 +54,7 @@ def apply(
     journal: Path | None,
     as_json: bool,
 ) -> None:
-    """Make the hosts what the site file says, from the bundle alone.
+    r"""Make the hosts what the site file says, from the bundle alone.
 
     Run it again after any interruption: it goes on where it stopped. Exit 3 where something bars
     it; then nothing was touched.
@@ -65,8 +66,11 @@ def apply(
     """
     site = load_site(site_path)
     verified = verify(bundle)
-    plan = make_plan(site, survey_hosts(site), verified.manifest)
-    if plan.blockers:
+    plan = make_plan(site, take_survey(site), verified.manifest)
+    # Whether the lock is held is for apply_plan to find out: it waits for an apply of ours that was
+    # killed and whose last task still runs.
+    blockers = tuple(one for one in plan.blockers if one.name != LOCK)
+    if blockers:
         raise Refused(
             f"{len(plan.blockers)} blockers; nothing was touched.",
             plan.blockers,

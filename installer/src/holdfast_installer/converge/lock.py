@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast_installer.site import Host, Site
 
+LOCK = "apply-lock"
 HELD = "held"
 HELD_BY_ANOTHER = 75
 ORPHAN_GRACE_SECONDS = 180
@@ -61,7 +62,7 @@ class ApplyLock:
                     "Another apply is running on this site; nothing was touched.",
                     (
                         Finding(
-                            name="apply-lock",
+                            name=LOCK,
                             verdict="fail",
                             host=self._control.name,
                             detail=(

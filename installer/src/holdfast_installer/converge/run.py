@@ -60,7 +60,7 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
         journal = Journal.begin(
             journal_root, site=site.name, bundle=plan.bundle_digest, operator=getpass.getuser()
         )
-        journal.inventory.write_text(inventory_text(site, plan, bundle))
+        journal.inventory.write_text(inventory_text(site, plan, bundle=bundle))
         with progress() as display:
             outcome = run_playbook(
                 "apply",

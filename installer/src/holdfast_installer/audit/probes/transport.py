@@ -21,7 +21,7 @@ CONTROL = "TLS-01"
 NEEDS_CANARY = False
 DNS_PORT = 53
 GOOD_VERSIONS = {"TLSv1.2", "TLSv1.3"}
-# A server that demands a client certificate refuses the probe, which carries none: TLS all the same.
+# A server that demands a client certificate refuses the probe, which has none: TLS all the same.
 DEMANDS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")
 
 

@@ -60,7 +60,7 @@ def main() -> None:
         attempts.append({"target": target, "outcome": outcome, "detail": detail})
     time.sleep(0.05)
     after = drops() if given["counter"] else -1
-    print(json.dumps({"attempts": attempts, "drops_before": before, "drops_after": after}))  # noqa: T201 - its one answer
+    print(json.dumps({"attempts": attempts, "drops_before": before, "drops_after": after}))
 
 
 main()

@@ -73,7 +73,7 @@ def main() -> None:
         target = f"{protocol} {address}:{port}"
         attempts.append({"target": target, "outcome": outcome, "detail": detail})
     inside = ask(server, 53, given["inside"], "udp") if server else ("refused", "no resolver")
-    print(json.dumps({"resolver": server, "inside": list(inside), "attempts": attempts}))  # noqa: T201 - its one answer
+    print(json.dumps({"resolver": server, "inside": list(inside), "attempts": attempts}))
 
 
 main()
