@@ -17,7 +17,7 @@ import json
 import struct
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 PORTS = (7007, 53, 80, 443, 853)
@@ -111,8 +111,8 @@ class Udp(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport to answer on."""
-        if isinstance(transport, asyncio.DatagramTransport):
-            self.transport = transport
+        # Not an instance of it in Python 3.11, though it has its methods.
+        self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Note a datagram and answer it."""

@@ -6,6 +6,7 @@ pcap of the first 256 bytes of each frame, seen once: where a station's port tak
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import json
@@ -68,11 +69,15 @@ def record(path: Path) -> None:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: stopped.append(received))
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link, path.open("wb") as file:
+    everything = socket.htons(_ETH_P_ALL)
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, everything) as link,
+        path.open("wb") as file,
+    ):
         _attach_filter(link)
         link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         link.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)  # the length before the cut
-        link.bind(("", _ETH_P_ALL))
+        _discard(link)  # what came before the filter, perhaps twice
         link.settimeout(0.2)
         file.write(_FILE_HEADER.pack(_MAGIC, 2, 4, 0, 0, SNAP, 1))
         file.flush()
@@ -80,6 +85,13 @@ def record(path: Path) -> None:
         _, lost = struct.unpack("II", link.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
     statistics = {"frames": frames, "lost": lost}
     path.with_name(path.name + _STATISTICS).write_text(json.dumps(statistics) + "\n")
+
+
+def _discard(link: socket.socket) -> None:
+    link.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            link.recv(1)
 
 
 def _drain(link: socket.socket, file: BinaryIO, stopped: list[int]) -> int:

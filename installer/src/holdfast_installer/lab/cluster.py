@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -34,15 +33,6 @@ from holdfast_installer.lab.layout import Lab, LabHost, namespace
 
 Say = Callable[[str], None]
 
-_NEEDED = {
-    "systemd-nspawn": "systemd-container",
-    "mmdebstrap": "mmdebstrap",
-    "ip": "iproute2",
-    "sysctl": "procps",
-    "nsenter": "util-linux",
-    "mount": "mount",
-    "ssh-keygen": "openssh-client",
-}
 _PROPAGATE = Path("/run/systemd/nspawn/propagate")
 _CANARY_PATIENCE = 10.0
 
@@ -68,32 +58,18 @@ class LabStatus(BaseModel):
     directory: Path
 
 
-def obstacle() -> HoldfastError | None:
-    """Return why no lab can run on this machine, or None where one can."""
+def refuse_without_means() -> None:
+    """Say in one line what this machine lacks for a lab, and the command that brings it."""
+    missing = machine.missing_for_lab()
+    if not missing:
+        return
+    packages = " ".join(sorted(machine.missing_packages()))
+    next_command = "holdfast up --local"
     if os.geteuid() != 0:
-        return HoldfastError(
-            "the lab needs root: it makes network namespaces and mounts",
-            next_command=f"sudo {' '.join(['holdfast', *sys.argv[1:]])}",
-        )
-    missing = {tool: package for tool, package in _NEEDED.items() if not shutil.which(tool)}
-    if missing:
-        return HoldfastError(
-            f"the lab needs {', '.join(missing)}",
-            next_command=f"apt-get install {' '.join(sorted(set(missing.values())))}",
-        )
-    probe = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "true"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if probe.returncode:
-        return HoldfastError(
-            "the lab needs namespaces, which this machine does not give",
-            cause=probe.stderr.strip(),
-            next_command="holdfast up --local",
-        )
-    return None
+        next_command = f"sudo holdfast {' '.join(sys.argv[1:])}"
+    elif packages:
+        next_command = f"apt-get install {packages}"
+    raise HoldfastError(f"the lab needs {', '.join(missing)}", next_command=next_command)
 
 
 def up(name: str, hosts: Iterable[str] = (), *, say: Say) -> Lab:
@@ -103,8 +79,7 @@ def up(name: str, hosts: Iterable[str] = (), *, say: Say) -> Lab:
     hosts named in addition are added. A host that was up before keeps its disk.
     """
     layout.check_lab_name(name)
-    if problem := obstacle():
-        raise problem
+    refuse_without_means()
     with registration.alone(name, say):
         network.refuse_from_inside(f"hf-{name}-")
         lab = _planned(name, list(hosts))
@@ -178,20 +153,10 @@ def _start_canary(lab: Lab) -> None:
         "control": own[0],
         "operator": lab.address(network.OPERATOR)[0],
     }
-    with (lab.directory / "canary.log").open("ab") as log:
-        # nsenter, not `ip netns exec`: that one would hold every mount of now for ever.
-        subprocess.Popen(
-            [
-                "nsenter",
-                f"--net={processes.NETNS / lab.canary.namespace}",
-                *(sys.executable, "-I", canary.__file__, json.dumps(setup)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
+    # nsenter, not `ip netns exec`: that one would hold every mount of now for ever.
+    enter = ["nsenter", f"--net={processes.NETNS / lab.canary.namespace}"]
+    run = [sys.executable, "-I", canary.__file__, json.dumps(setup)]
+    processes.detach([*enter, *run], lab.directory / "canary.log")
     deadline = time.monotonic() + _CANARY_PATIENCE
     while not _canary_answers(lab):
         if time.monotonic() > deadline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,35 @@ from holdfast_installer.lab.processes import run
 BOOT_PATIENCE = 60.0
 _CGROUPS = Path("/sys/fs/cgroup")
 _SYSTEMD = Path("/run/systemd/system")
+
+_NEEDED = {
+    "systemd-nspawn": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "sysctl": "procps",
+    "nsenter": "util-linux",
+    "mount": "mount",
+    "ssh-keygen": "openssh-client",
+}
+
+
+def missing_packages() -> set[str]:
+    """Return the Debian packages whose commands the lab needs and this machine lacks."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return {package for tool, package in _NEEDED.items() if not shutil.which(tool, path=path)}
+
+
+def missing_for_lab() -> list[str]:
+    """Return what this machine lacks for a lab, in words; nothing where it can run one."""
+    missing = [] if os.geteuid() == 0 else ["root, for namespaces and mounts"]
+    missing += [f"the package {package}" for package in sorted(missing_packages())]
+    if missing:
+        return missing
+    probe = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [f"namespaces, which this machine does not give ({done.stderr.strip()})"]
+    return []
 
 
 def machine_dir(lab: Lab, host: LabHost) -> Path:
@@ -114,15 +144,7 @@ def start(lab: Lab, host: LabHost) -> None:
         unit = ["systemd-run", "--quiet", "--collect", f"--unit={host.namespace}"]
         run([*unit, "--property=Delegate=yes", "--property=KillMode=mixed", *command])
         return
-    with (folder / "supervise.log").open("ab") as log:
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
+    processes.detach(command, folder / "supervise.log")
 
 
 def wait_until_up(lab: Lab, host: LabHost) -> None:

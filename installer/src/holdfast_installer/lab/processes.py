@@ -35,6 +35,19 @@ def run(command: list[str], *, check: bool = True) -> str:
     return done.stdout
 
 
+def detach(command: list[str], log: Path) -> None:
+    """Start a process that outlives this one, in a session of its own, writing to `log`."""
+    with log.open("ab") as file:
+        subprocess.run(
+            ["setsid", "--fork", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            cwd="/",
+            check=True,
+        )
+
+
 def all_processes() -> list[Process]:
     """Return every process that can be seen, those that end meanwhile left out."""
     found = []
