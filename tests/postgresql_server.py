@@ -1,0 +1,71 @@
+"""A private PostgreSQL on a Unix socket, with peer authentication as on a site."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def _binaries() -> Path | None:
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if versions:
+        return versions[-1].parent
+    found = shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Callable[[], str]]:
+    """Start it and yield a maker of new databases' URLs; skip the test where there is none."""
+    binaries = _binaries()
+    if binaries is None:
+        reason = "PostgreSQL is not installed: apt-get install postgresql-15"
+        if os.environ.get("HOLDFAST_REQUIRE_LAB") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-postgresql-"))
+    root = os.geteuid() == 0
+    owner = "postgres" if root else getpass.getuser()
+    become = ["runuser", "-u", owner, "--"] if root else []
+    if root:
+        shutil.chown(folder, owner)
+        folder.chmod(0o755)
+
+    def as_owner(*command: str) -> None:
+        done = subprocess.run(
+            [*become, *command], cwd="/", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    data, settings = str(folder / "data"), f"-k {folder} -c listen_addresses= -c fsync=off"
+    initdb, pg_ctl = str(binaries / "initdb"), str(binaries / "pg_ctl")
+    as_owner(initdb, "-D", data, "-U", owner, "--auth=peer", "-E", "UTF8")
+    as_owner(pg_ctl, "-D", data, "-w", "-l", f"{data}/log", "-o", settings, "start")
+    numbers = count()
+    try:
+        if root:
+            as_owner(str(binaries / "createuser"), "-h", str(folder), "-s", "root")
+
+        def make() -> str:
+            name = f"test_{next(numbers)}"
+            subprocess.run(
+                [str(binaries / "createdb"), "-h", str(folder), name], check=True, cwd="/"
+            )
+            return f"postgresql+psycopg:///{name}?host={folder}"
+
+        yield make
+    finally:
+        as_owner(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)
