@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
+import re
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 import jinja2
+import yaml
 
 import holdfast_profiles
 from holdfast_installer.console import console, emit, json_option
@@ -137,7 +139,7 @@ def init(  # noqa: PLR0913 - a command has as many parameters as options
     if not answers.hosts:
         asked = _ask("Hosts, as NAME=ADDRESS=ROLES[=POOL], separated by spaces", "")
         answers.hosts = [_host(text, hardware) for text in asked.split()]
-    answers.operators = list(operators) or answers.operators or _asked_networks("operators")
+    answers.operators = list(operators) or answers.operators or _operators(answers.hosts)
     answers.users = list(users) or answers.users or answers.operators
     answers.teams = [_team(text) for text in teams]
     answers.models = [_model(text, answers, replicas) for text in models]
@@ -149,7 +151,7 @@ def init(  # noqa: PLR0913 - a command has as many parameters as options
 
 def _ask(question: str, default: str, *, quiet: bool = False) -> str:
     """Ask on a terminal; elsewhere take the default, or say which flag is missing."""
-    if quiet or not os.isatty(0):
+    if quiet or not sys.stdin.isatty():
         if default:
             return default
         raise HoldfastError(
@@ -161,9 +163,11 @@ def _ask(question: str, default: str, *, quiet: bool = False) -> str:
     return answer
 
 
-def _asked_networks(who: str) -> list[str]:
-    answer = _ask(f"Networks of the {who} (CIDR, separated by spaces)", "")
-    return answer.split()
+def _operators(hosts: list[dict[str, object]]) -> list[str]:
+    """Ask who may use SSH, unless every host is this machine."""
+    if all(str(host["address"]).startswith("127.") for host in hosts):
+        return ["127.0.0.0/8"]
+    return _ask("Networks of the operators (CIDR, separated by spaces)", "").split()
 
 
 def _parts(text: str, flag: str, shape: str, least: int, most: int) -> list[str]:
@@ -179,9 +183,10 @@ def _parts(text: str, flag: str, shape: str, least: int, most: int) -> list[str]
 
 def _host(text: str, hardware: str) -> dict[str, object]:
     parts = _parts(text, "--host", "NAME=ADDRESS=ROLES[=POOL]", 3, 4)
-    name, address, roles = parts[:3]
-    host: dict[str, object] = {"name": name, "address": address, "roles": roles.split(",")}
-    if "serving" in roles.split(","):
+    name, address = parts[:2]
+    roles = re.split(r"[+,]", parts[2])
+    host: dict[str, object] = {"name": name, "address": address, "roles": roles}
+    if "serving" in roles:
         pool = DEFAULT_POOL.get(hardware, hardware.removeprefix("gpu-"))
         host["pool"] = parts[3] if len(parts) == 4 else pool
     return host
@@ -262,8 +267,10 @@ def _value(value: object) -> str:
         return f"{{{inside}}}"
     if isinstance(value, list):
         return f"[{', '.join(_value(inner) for inner in value)}]"
-    plain = isinstance(value, str) and value.replace("-", "").replace("/", "").isalpha()
-    return str(value) if plain and value not in {"on", "off", "yes", "no"} else json.dumps(value)
+    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z/-]*", value):
+        # Bare only where YAML reads the word as itself: `no` is a country and a boolean.
+        return value if yaml.safe_load(value) == value else json.dumps(value)
+    return json.dumps(value)
 
 
 def _keep(text: str, output: Path) -> None:
