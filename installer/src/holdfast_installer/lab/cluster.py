@@ -90,7 +90,8 @@ def up(name: str, hosts: Iterable[str] = (), *, say: Say) -> Lab:
         network.build(lab)
         _start_canary(lab)
         machine.make_keys(lab)
-        say(f"booting {', '.join(host.name for host in down)}")
+        if down:
+            say(f"booting {', '.join(host.name for host in down)}")
         with ThreadPoolExecutor(max_workers=8) as pool:
             boots = [pool.submit(_boot, lab, host, base) for host in down]
         lab.save()

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from holdfast_installer.console import console, emit, json_option
 from holdfast_installer.errors import Finding, Refused
-from holdfast_installer.lab import capture, cluster, layout
+from holdfast_installer.lab import capture, cluster, layout, processes
 
 _name_option = click.option(
     "--name", default="quickstart", show_default=True, help="The lab, where there are several."
@@ -76,6 +76,7 @@ def down(name: str, hosts: tuple[str, ...], *, everything: bool, as_json: bool) 
 def execute(name: str, where: str, command: tuple[str, ...]) -> None:
     """Run COMMAND at WHERE: operator, researcher, or a host (`lab exec operator -- ssh …`)."""
     line = cluster.command_in(layout.require(name), where, list(command))
+    os.environ["PATH"] = processes.search_path()
     os.execvp(line[0], line)  # noqa: S606 - the command takes this process's place, no shell
 
 

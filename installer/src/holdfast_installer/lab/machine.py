@@ -35,7 +35,7 @@ _NEEDED = {
 
 def missing_packages() -> set[str]:
     """Return the Debian packages whose commands the lab needs and this machine lacks."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    path = processes.search_path()
     return {package for tool, package in _NEEDED.items() if not shutil.which(tool, path=path)}
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from holdfast_installer.errors import HoldfastError
 
 NETNS = Path("/run/netns")
+_ADMINISTRATION = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class Process(NamedTuple):
@@ -23,9 +24,19 @@ class Process(NamedTuple):
     command: tuple[str, ...]
 
 
+def search_path() -> str:
+    """Return PATH with the folders of `ip` and its like, which `su` leaves out."""
+    return f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_ADMINISTRATION}"
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment with that PATH."""
+    return {**os.environ, "PATH": search_path()}
+
+
 def run(command: list[str], *, check: bool = True) -> str:
     """Run a command and return its stdout; a failure carries the last line of its stderr."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     if check and done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise HoldfastError(
@@ -44,6 +55,7 @@ def detach(command: list[str], log: Path) -> None:
             stdout=file,
             stderr=file,
             cwd="/",
+            env=environment(),
             check=True,
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from holdfast_installer.errors import HoldfastError
 from holdfast_installer.lab import apt_sources
 from holdfast_installer.lab.disk import remove_tree
+from holdfast_installer.lab.processes import environment
 from holdfast_installer.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _run(command: list[str], sources: str, say: Callable[[str], None]) -> list[s
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        env=environment(),
     ) as child:
         if child.stdin is None or child.stdout is None:
             raise AssertionError  # Popen gives both where PIPE was asked for
