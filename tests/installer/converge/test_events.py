@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def line(**fields: object) -> str:
-    return json.dumps({"time": "2026-01-01T00:00:00Z", "event": "task_start", **fields}) + "\n"
+    return json.dumps({"time": 1.5, "event": "task", **fields}) + "\n"
 
 
 def test_a_half_written_line_waits_for_its_rest(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
     def drain() -> None:
         for event in reader.read():
             if event.event == "stats":
-                changed[event.host] = event.counts.get("changed", 0)
-            elif event.event in {"host_failed", "host_unreachable"} and not event.ignored:
+                changed[event.host] = event.changed
+            elif event.event in {"failed", "unreachable"}:
                 failed[event.host] = f"{event.role or event.play}: {event.task}: {event.msg}"
             seen(event)
 

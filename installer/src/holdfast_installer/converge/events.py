@@ -17,30 +17,16 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    time: str
+    time: float
     event: Literal[
-        "playbook_start",
-        "play_start",
-        "task_start",
-        "host_start",
-        "host_ok",
-        "host_changed",
-        "host_skipped",
-        "host_failed",
-        "host_unreachable",
-        "host_retry",
-        "stats",
-        "playbook_end",
+        "playbook", "play", "task", "handler", "ok", "skipped", "failed", "unreachable", "stats"
     ]
     play: str = ""
     role: str = ""
     task: str = ""
     host: str = ""
-    tasks: int = 0
-    changed: bool = False
-    ignored: bool = False
+    changed: int = 0  # of a result: whether it changed the host; of stats: how many did
     msg: str = ""
-    counts: dict[str, int] = {}
 
 
 class EventReader:

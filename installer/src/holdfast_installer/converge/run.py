@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from holdfast_installer.console import console, progress
@@ -16,7 +18,7 @@ from holdfast_installer.errors import HoldfastError
 from holdfast_installer.inventory import inventory_text
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from holdfast_installer.converge.events import Event
     from holdfast_installer.plan.model import Plan
@@ -68,7 +70,7 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
                 keep_open=lock.descriptor,
                 check=check,
                 tags=capabilities,
-                seen=_Bars(display, [host.name for host in site.hosts]).saw,
+                seen=_Bars(display, roles_by_host("apply", site)).saw,
             )
         failed = outcome.failed_hosts
         ended_well = outcome.exit_code == 0 and not failed
@@ -88,6 +90,21 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
     )
 
 
+def roles_by_host(playbook: str, site: Site) -> dict[str, int]:
+    """Return how many roles a playbook of ours applies to each host, for progress."""
+    text = (
+        resources.files("ansible_collections.holdfast.platform")
+        .joinpath("playbooks", f"{playbook}.yml")
+        .read_text()
+    )
+    counts = dict.fromkeys((host.name for host in site.hosts), 0)
+    for play in yaml.safe_load(text):
+        for host in site.hosts:
+            if play["hosts"] == "all" or play["hosts"] in host.roles:
+                counts[host.name] += len(play.get("roles", ()))
+    return counts
+
+
 def _complain(exit_code: int, failed: dict[str, str], hosts: list[str], journal: Journal) -> None:
     finished = [host for host in hosts if host not in failed]
     reasons = "\n         ".join(f"{host}: {why}" for host, why in sorted(failed.items()))
@@ -103,43 +120,33 @@ def _complain(exit_code: int, failed: dict[str, str], hosts: list[str], journal:
 def _last_task(journal: Journal) -> str:
     from holdfast_installer.converge.events import EventReader  # noqa: PLC0415 - this path only
 
-    tasks = [event for event in EventReader(journal.events).read() if event.event == "task_start"]
+    tasks = [event for event in EventReader(journal.events).read() if event.event == "task"]
     return f" in {tasks[-1].role or tasks[-1].play}: {tasks[-1].task}" if tasks else ""
 
 
 class _Bars:
-    """One line per play: how many of its tasks ended on how many hosts, and what runs now."""
+    """One line per host: how many of its roles have begun, and what it does now."""
 
-    def __init__(self, display: Progress, hosts: list[str]) -> None:
+    def __init__(self, display: Progress, roles: dict[str, int]) -> None:
         self._display = display
-        self._hosts = hosts
-        self._bar: TaskID | None = None
-        self._done = 0
-        self._total = 0
+        self._bars = {
+            host: display.add_task(host, total=total) for host, total in roles.items() if total
+        }
+        self._begun: dict[str, set[tuple[str, str]]] = {host: set() for host in roles}
 
     def saw(self, event: Event) -> None:
-        if event.event == "play_start":
-            self._finish()
-            self._total = max(event.tasks, 1)
-            self._done = 0
-            self._bar = self._display.add_task(event.play, total=self._total)
-        elif event.event == "task_start" and self._bar is not None:
-            self._done += 1
-            self._total = max(self._total, self._done)
-            self._display.update(
-                self._bar,
-                completed=self._done - 1,
-                total=self._total,
-                description=f"{event.play}: {event.role or event.task}",
-            )
-        elif event.event in {"host_failed", "host_unreachable"} and not event.ignored:
+        if event.event == "stats" and event.host in self._bars:
+            total = self._display.tasks[self._bars[event.host]].total
+            self._display.update(self._bars[event.host], completed=total, description=event.host)
+        elif event.event in {"failed", "unreachable"}:
             self._display.console.print(
                 f"[red]{event.host}[/red] {event.role}: {event.task}: {event.msg[:600]}",
                 soft_wrap=True,
             )
-        elif event.event == "playbook_end":
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._bar is not None:
-            self._display.update(self._bar, completed=self._total, total=self._total)
+        elif event.host in self._bars and event.role:
+            self._begun[event.host].add((event.play, event.role))
+            self._display.update(
+                self._bars[event.host],
+                completed=len(self._begun[event.host]) - 1,
+                description=f"{event.host}: {event.role}: {event.task}"[:60],
+            )
