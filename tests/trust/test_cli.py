@@ -1,0 +1,266 @@
+"""holdfast-trust as Ansible and people run it: options, the answer, the exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from holdfast_trust.cli import main
+from holdfast_trust.ledger import read, verify
+from holdfast_trust.store import TrustStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from click.testing import Result
+
+DOCS = Path(__file__).parents[2] / "docs/capabilities"
+
+
+@dataclass
+class Command:
+    url: str
+    ledger: Path
+
+    def run(self, *arguments: str, code: int = 0) -> Result:
+        environment = {
+            "HOLDFAST_TRUST_DATABASE": self.url,
+            "HOLDFAST_TRUST_LEDGER": str(self.ledger),
+            "HOLDFAST_TRUST_ACTOR": "lin@ops",
+        }
+        done = CliRunner(env=environment).invoke(main, arguments)
+        assert done.exit_code == code, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def trust(database_url: str, tmp_path: Path) -> Command:
+    command = Command(database_url, tmp_path / "ledger")
+    assert command.json("init") == {"changed": True}
+    return command
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Command:
+    command = Command(f"sqlite:///{tmp_path}/identity.db", tmp_path / "ledger")
+    command.run("init")
+    return command
+
+
+def test_a_site_is_set_up_used_and_cleared(trust: Command) -> None:
+    assert trust.json("init") == {"changed": False}
+    assert trust.json("team", "add", "research")["changed"]
+    assert trust.json("user", "add", "ada", "--team", "research")["changed"]
+    assert trust.json("user", "add", "ada") == {
+        "changed": False,
+        "name": "ada",
+        "kind": "user",
+        "teams": [],
+    }
+    assert trust.json("service", "add", "gateway")["changed"]
+    assert trust.json("team", "member", "add", "research", "gateway")["changed"]
+    assert trust.json("team", "list") == [{"name": "research", "members": ["ada", "gateway"]}]
+    assert trust.json("team", "member", "remove", "research", "gateway")["changed"]
+    issued = trust.json("token", "issue", "ada", "--name", "laptop", "--expires", "12h")
+    store = TrustStore(trust.url, cache_seconds=0)
+    assert store.authenticate(issued["token"])
+    assert [each["name"] for each in trust.json("user", "list")] == ["ada"]
+    assert [each["name"] for each in trust.json("service", "list")] == ["gateway"]
+    (listed,) = trust.json("token", "list", "ada")
+    assert (listed["state"], listed["last_four"]) == ("valid", issued["token"][-4:])
+    assert trust.json("token", "revoke", listed["id"])["changed"]
+    assert not trust.json("token", "revoke", listed["id"])["changed"]
+    assert store.examine(issued["token"]) == "revoked"
+    assert trust.json("token", "revoke", "--principal", "ada")["changed"]
+    assert trust.json("user", "disable", "ada")["changed"]
+    assert not trust.json("user", "disable", "ada")["changed"]
+    assert trust.json("user", "enable", "ada")["changed"]
+    assert trust.json("service", "disable", "gateway")["changed"]
+    assert trust.json("service", "enable", "gateway")["changed"]
+    store.close()
+    report = trust.json("ledger", "verify")
+    assert (report["ok"], report["entries"]) == (True, report["covered"])
+    assert {record["event"]["actor"] for record in read(trust.ledger)} == {"lin@ops"}
+    # House rule: an event that is not documented fails.
+    text = (DOCS / "identity.md").read_text(encoding="utf-8")
+    done = {record["event"]["action"] for record in read(trust.ledger)}
+    assert len(done) == 13
+    assert {action for action in done if f"`{action}`" not in text} == set()
+
+
+def test_a_secret_is_shown_once_and_alone_on_standard_output(sqlite: Command) -> None:
+    sqlite.run("user", "add", "ada")
+    done = sqlite.run("token", "issue", "ada")
+    secret = done.stdout.strip()
+    assert secret.startswith("hft_")
+    assert "not shown again" in done.stderr
+    for command in (["token", "list"], ["user", "list"], ["ledger", "verify"]):
+        assert secret not in sqlite.run(*command).stdout
+
+
+def test_users_tokens_expire_and_services_do_not_unless_told(sqlite: Command) -> None:
+    sqlite.run("user", "add", "ada")
+    sqlite.run("service", "add", "gateway")
+    day = 86400
+    user = sqlite.json("token", "issue", "ada")["expires_at"]
+    shorter = sqlite.json("token", "issue", "gateway", "--expires", "89d")["expires_at"]
+    assert 0 < user - shorter < 2 * day
+    assert sqlite.json("token", "issue", "gateway", "--name", "b")["expires_at"] is None
+    never = sqlite.json("token", "issue", "ada", "--name", "b", "--expires", "never")
+    assert never["expires_at"] is None
+
+
+def test_a_token_file_is_written_once_and_again_only_when_it_no_longer_holds(
+    trust: Command, tmp_path: Path
+) -> None:
+    trust.run("service", "add", "gateway")
+    trust.run("service", "add", "registry")
+    path = tmp_path / "token"
+    issue = ("token", "issue", "gateway", "--name", "unit", "--output", str(path))
+    first = trust.json(*issue)
+    assert first["changed"]
+    assert "token" not in first
+    assert path.stat().st_mode & 0o777 == 0o600
+    secret = path.read_text()
+    assert secret not in trust.run(*issue).stdout
+    assert trust.json(*issue) == {
+        "changed": False,
+        "token_id": first["token_id"],
+        "output": str(path),
+    }
+    assert path.read_text() == secret
+
+    def must_reissue(reason: str) -> None:
+        before = path.read_text() if path.exists() else ""
+        assert trust.json(*issue)["changed"], reason
+        assert path.read_text() != before, reason
+        assert not trust.json(*issue)["changed"], reason
+
+    trust.run("token", "revoke", first["token_id"])
+    must_reissue("revoked")
+    path.unlink()
+    must_reissue("file gone")
+    path.write_text("torn")
+    must_reissue("file torn")
+    path.write_text(trust.json("token", "issue", "registry", "--name", "unit")["token"])
+    must_reissue("another's token")
+    path.write_text(trust.json("token", "issue", "gateway", "--name", "other")["token"])
+    must_reissue("another name's token")
+    assert trust.json(*issue, "--rotate")["changed"]
+
+
+def test_a_token_file_that_cannot_be_written_says_so_and_the_next_run_mends_it(
+    sqlite: Command, tmp_path: Path
+) -> None:
+    sqlite.run("service", "add", "gateway")
+    path = tmp_path / "missing" / "token"
+    done = sqlite.run("token", "issue", "gateway", "--output", str(path), code=1)
+    assert "could not be written" in done.stderr
+    path.parent.mkdir()
+    assert sqlite.json("token", "issue", "gateway", "--output", str(path))["changed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["user", "add", "Ada"], 1, "cannot name a user"),
+        (["user", "add", "ada", "--team", "none"], 1, "next: holdfast-trust team add none"),
+        (["user", "disable", "ada"], 1, "no user or service 'ada'"),
+        (["token", "issue", "ada"], 1, "no user or service 'ada'"),
+        (["token", "list", "ada"], 1, "no user or service 'ada'"),
+        (["token", "revoke", "abc"], 1, "no token abc"),
+        (["token", "revoke"], 2, "either a token's id or --principal"),
+        (["token", "issue", "ada", "--expires", "soon"], 2, "not like 90d"),
+        (["init", "--reader", "gateway"], 1, "only be named for PostgreSQL"),
+        (["ledger", "verify", "nowhere"], 1, "public key cannot be read"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_mistakes_say_what_and_what_next(
+    sqlite: Command, arguments: list[str], code: int, said: str
+) -> None:
+    done = sqlite.run(*arguments, code=code)
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_changes_without_a_ledger_are_refused(sqlite: Command, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from holdfast_trust.cli import main; main()", "user", "add", "a"],
+        env={"HOLDFAST_TRUST_DATABASE": f"sqlite:///{tmp_path}/identity.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "HOLDFAST_TRUST_LEDGER" in done.stderr
+    assert sqlite.json("user", "list") == []
+
+
+def test_a_tampered_ledger_is_refused_with_findings(sqlite: Command, tmp_path: Path) -> None:
+    sqlite.run("user", "add", "ada")
+    note = tmp_path / "witness.txt"
+    note.write_text(sqlite.run("ledger", "checkpoint").stdout)
+    key = (sqlite.ledger / "key.pub").read_text()
+    kept = ("ledger", "verify", "--checkpoint", str(note), "--public-key", key)
+    assert sqlite.json(*kept)["anchored"]
+    path = sqlite.ledger / "entries.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"principal":"ada"', b'"principal":"eve"'))
+    done = sqlite.run(*kept, "--json", code=3)
+    report = json.loads(done.stdout)
+    assert not report["ok"]
+    assert {each["name"] for each in report["findings"]} == {"checkpoint"}
+    assert "NOT ok" in sqlite.run(*kept, code=3).stdout
+    assert not verify(sqlite.ledger).ok
+
+
+def test_services_may_read_but_not_write_what_is_granted(
+    postgresql: Callable[[], str], tmp_path: Path
+) -> None:
+    trust = Command(postgresql(), tmp_path / "ledger")
+    owner = TrustStore(trust.url)
+    with owner._engine.begin() as connection:
+        connection.exec_driver_sql('CREATE ROLE "holdfast-reader" NOLOGIN')
+    assert trust.json("init", "--reader", "holdfast-reader")["changed"]
+    assert not trust.json("init", "--reader", "holdfast-reader")["changed"]
+    trust.run("user", "add", "ada")
+    with owner._engine.connect() as connection:
+        connection.exec_driver_sql('SET ROLE "holdfast-reader"')
+        assert connection.exec_driver_sql("SELECT name FROM principal").scalar() == "ada"
+        with pytest.raises(Exception, match="permission denied"):
+            connection.exec_driver_sql("UPDATE principal SET generation = 0")
+    owner.close()
+
+
+def _commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def test_every_command_is_documented_and_speaks_json() -> None:
+    text = "".join(
+        (DOCS / name).read_text(encoding="utf-8") for name in ("identity.md", "ledger.md")
+    )
+    found = dict(_commands(main))
+    assert len(found) == 18
+    assert {path for path in found if f"holdfast-trust {path}" not in text} == set()
+    for path, command in found.items():
+        options = {option for each in command.params for option in each.opts}
+        assert "--json" in options, path
+        assert {each for each in options if each.startswith("--") and each not in text} == set()
+        assert command.help, path

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import event, select, update
+
+from holdfast_trust import database, tokens
+from holdfast_trust.errors import TrustError
+from holdfast_trust.ledger import Ledger, read
+from holdfast_trust.principals import Principal
+from holdfast_trust.store import TrustStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def events(ledger: Ledger) -> list[str]:
+    return [record["event"]["action"] for record in read(ledger.path)]
+
+
+def test_a_token_proves_who_it_was_issued_to(store: TrustStore) -> None:
+    store.add_team("alpha")
+    store.add_user("ada", ("research", "alpha"))
+    issued = store.issue_token("ada", "laptop")
+    principal = store.authenticate(issued.secret)
+    assert principal is not None
+    assert (principal.kind, principal.name, principal.teams) == (
+        "user",
+        "ada",
+        ("alpha", "research"),
+    )
+    assert principal.token_id == issued.token_id
+    assert store.still_valid(principal)
+
+
+def test_a_service_without_a_team_is_known_too(store: TrustStore) -> None:
+    store.add_service("serving-1")
+    principal = store.authenticate(store.issue_token("serving-1").secret)
+    assert principal is not None
+    assert (principal.kind, principal.teams) == ("service", ())
+
+
+def test_wrong_tokens_prove_nobody_and_say_why(store: TrustStore) -> None:
+    store.add_user("ada")
+    secret = store.issue_token("ada").secret
+    assert store.examine(tokens.mint()) == "unknown"
+    assert store.examine(secret[:-1] + ("a" if secret[-1] != "a" else "b")) == "mistyped"
+    assert store.examine("") == "unknown"
+    assert store.examine("\ud800 not even text") == "unknown"
+    assert store.authenticate(tokens.mint()) is None
+
+
+def test_the_secret_is_nowhere_in_the_database_or_on_the_ledger(
+    store: TrustStore, ledger: Ledger, tmp_path: Path
+) -> None:
+    store.add_user("ada")
+    issued = store.issue_token("ada")
+    assert issued.secret not in repr(issued)
+    assert issued.secret not in str(store.tokens())
+    assert store.tokens()[0]["last_four"] == issued.secret[-4:]
+    assert issued.secret.encode() not in (ledger.path / "entries.jsonl").read_bytes()
+    for file in tmp_path.glob("identity.db*"):
+        assert issued.secret.encode() not in file.read_bytes()
+    with store._engine.connect() as connection:
+        row = connection.execute(select(database.tokens)).one()
+    assert issued.secret not in str(row)
+    assert row.digest == tokens.digest(issued.secret)
+
+
+def test_an_expired_token_is_refused_even_from_the_cache(database_url: str) -> None:
+    store = TrustStore(database_url, cache_seconds=1.0)
+    store.create_schema()
+    store.add_user("ada")
+    issued = store.issue_token("ada", lifetime_seconds=1)
+    principal = store.authenticate(issued.secret)
+    assert principal is not None
+    time.sleep(1.05)
+    assert store.examine(issued.secret) == "expired"
+    assert not store.still_valid(principal)
+    assert store.tokens()[0]["state"] == "expired"
+    store.close()
+
+
+def test_a_revoked_token_ends_at_once_where_it_was_revoked(store: TrustStore) -> None:
+    store.add_user("ada")
+    issued = store.issue_token("ada")
+    principal = store.authenticate(issued.secret)
+    assert principal is not None
+    assert store.revoke_token(issued.token_id)
+    assert store.examine(issued.secret) == "revoked"
+    assert not store.still_valid(principal)
+    assert not store.revoke_token(issued.token_id)
+
+
+def test_raising_the_generation_ends_every_token_and_no_one_elses(store: TrustStore) -> None:
+    store.add_user("ada")
+    store.add_user("ben")
+    old = [store.issue_token("ada", name).secret for name in ("one", "two")]
+    bens = store.issue_token("ben").secret
+    store.revoke_all("ada")
+    assert [store.examine(secret) for secret in old] == ["revoked", "revoked"]
+    assert store.authenticate(bens)
+    assert store.authenticate(store.issue_token("ada", "one").secret)
+
+
+def test_a_disabled_user_has_no_way_in_and_old_tokens_stay_dead(store: TrustStore) -> None:
+    store.add_user("ada")
+    issued = store.issue_token("ada")
+    assert store.set_disabled("ada", disabled=True)
+    assert store.examine(issued.secret) == "disabled"
+    with pytest.raises(TrustError, match="disabled"):
+        store.issue_token("ada", "again")
+    assert store.set_disabled("ada", disabled=False)
+    assert not store.set_disabled("ada", disabled=False)
+    assert store.examine(issued.secret) == "revoked"
+    assert store.authenticate(store.issue_token("ada").secret)
+
+
+def test_a_valid_token_is_not_replaced_by_accident(store: TrustStore) -> None:
+    store.add_user("ada")
+    first = store.issue_token("ada", "laptop")
+    with pytest.raises(TrustError, match="has a valid token 'laptop'"):
+        store.issue_token("ada", "laptop")
+    second = store.issue_token("ada", "laptop", rotate=True)
+    assert second.token_id == first.token_id
+    assert store.examine(first.secret) == "unknown"
+    assert store.authenticate(second.secret)
+
+
+def test_a_rotated_token_ends_what_the_old_one_began(store: TrustStore) -> None:
+    store.add_user("ada")
+    principal = store.authenticate(store.issue_token("ada").secret)
+    assert principal is not None
+    store.issue_token("ada", rotate=True)
+    assert not store.still_valid(principal)
+    assert not store.still_valid(Principal(principal.id, "user", "ada"))
+
+
+def test_a_given_secret_must_be_long_and_nobody_elses(store: TrustStore) -> None:
+    store.add_user("ada")
+    store.add_user("ben")
+    with pytest.raises(TrustError, match="too short") as caught:
+        store.issue_token("ada", secret="tooshort")
+    assert "tooshort" not in str(caught.value)
+    assert store.issue_token("ada", secret="sixteen-letters!").changed
+    assert not store.issue_token("ada", secret="sixteen-letters!").changed
+    with pytest.raises(TrustError, match="another token"):
+        store.issue_token("ben", secret="sixteen-letters!")
+
+
+def test_adding_again_changes_nothing(store: TrustStore, ledger: Ledger) -> None:
+    assert store.add_user("ada", ("research",))
+    before = len(events(ledger))
+    assert not store.add_user("ada", ("research",))
+    assert not store.add_user("ada")
+    assert not store.add_team("research")
+    assert not store.add_member("research", "ada")
+    assert len(events(ledger)) == before
+
+
+def test_teams_are_joined_and_left(store: TrustStore) -> None:
+    store.add_user("ada")
+    assert store.add_member("research", "ada")
+    assert store.teams() == [{"name": "research", "members": ["ada"]}]
+    assert store.remove_member("research", "ada")
+    assert not store.remove_member("research", "ada")
+    assert store.teams() == [{"name": "research", "members": []}]
+    principal = store.authenticate(store.issue_token("ada").secret)
+    assert principal is not None
+    assert principal.teams == ()
+
+
+def test_lists_tell_users_from_services(store: TrustStore) -> None:
+    store.add_user("ada", ("research",))
+    store.add_service("gateway")
+    assert [each["name"] for each in store.principals()] == ["ada", "gateway"]
+    (user,) = store.principals("user")
+    assert (user["teams"], user["disabled"]) == (["research"], False)
+    assert store.kind_of("gateway") == "service"
+
+
+def test_a_name_is_one_principals(store: TrustStore) -> None:
+    store.add_user("ada")
+    with pytest.raises(TrustError, match="ada is a user already"):
+        store.add_service("ada")
+    with pytest.raises(TrustError, match="not a service but a user"):
+        store.set_disabled("ada", disabled=True, kind="service")
+
+
+@pytest.mark.parametrize("name", ["", "Ada", "a b", "-ada", "ada-", "a" * 64, "a/b", "ädä", "a\n"])
+def test_names_that_could_be_mistaken_are_refused(store: TrustStore, name: str) -> None:
+    for add in (store.add_user, store.add_service, store.add_team):
+        with pytest.raises(TrustError, match="cannot name"):
+            add(name)
+
+
+def test_the_missing_are_named_with_the_command_that_adds_them(store: TrustStore) -> None:
+    with pytest.raises(TrustError, match="no user or service 'ada'"):
+        store.issue_token("ada")
+    with pytest.raises(TrustError, match="no token 00") as caught:
+        store.revoke_token("00")
+    assert caught.value.next_command == "holdfast-trust token list"
+    store.add_user("ada")
+    with pytest.raises(TrustError, match="holdfast-trust team add nowhere"):
+        store.add_member("nowhere", "ada")
+
+
+def test_every_change_is_on_the_ledger_with_its_actor(store: TrustStore, ledger: Ledger) -> None:
+    store.add_user("ada", ("research",))
+    issued = store.issue_token("ada", "laptop")
+    store.revoke_token(issued.token_id)
+    store.revoke_all("ada")
+    store.set_disabled("ada", disabled=True)
+    assert events(ledger) == [
+        "identity.init",
+        "team.add",
+        "user.add",
+        "team.member.add",
+        "token.issue",
+        "token.revoke",
+        "token.revoke-all",
+        "user.disable",
+    ]
+    assert {record["event"]["actor"] for record in read(ledger.path)} == {"tester"}
+
+
+def test_a_change_that_fails_is_neither_made_nor_recorded(
+    store: TrustStore, ledger: Ledger
+) -> None:
+    before = events(ledger)
+    with pytest.raises(TrustError, match="no team"):
+        store.add_user("ada", ("research", "nowhere"))
+    assert store.principals() == []
+    assert events(ledger) == before
+
+
+def test_a_change_that_cannot_be_recorded_does_not_happen(
+    store: TrustStore, ledger: Ledger
+) -> None:
+    ledger.close()
+    with pytest.raises(TrustError, match="the ledger is closed"):
+        store.add_user("ada")
+    assert store.principals() == []
+
+
+def test_many_at_once_add_one_user_and_lose_no_member(database_url: str) -> None:
+    store = TrustStore(database_url)
+    store.create_schema()
+    store.add_team("research")
+    results: list[bool] = []
+    failures: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            results.append(store.add_user("ada"))
+            store.add_user(f"user-{number}", ("research",))
+        except TrustError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert results.count(True) == 1
+    assert len(store.principals()) == 13
+    assert len(store.teams()[0]["members"]) == 12  # type: ignore[arg-type]  # a list of names
+    store.close()
+
+
+def test_proof_takes_one_query_by_an_index_and_none_from_the_cache(store: TrustStore) -> None:
+    store.add_user("ada", ("research",))
+    secret = store.issue_token("ada").secret
+    seen: list[str] = []
+
+    @event.listens_for(store._engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    assert store.authenticate(secret)
+    queries = [statement for statement in seen if not statement.startswith("BEGIN")]
+    assert len(queries) == 1
+    seen.clear()
+    assert store.authenticate(secret)
+    assert seen == []
+
+
+async def test_async_proof_agrees(store: TrustStore) -> None:
+    store.add_user("ada")
+    secret = store.issue_token("ada").secret
+    assert await store.authenticate_async(secret) == store.authenticate(secret)
+    assert await store.authenticate_async(tokens.mint()) is None
+
+
+def test_a_cache_longer_than_a_second_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrustError, match="within a second"):
+        TrustStore(f"sqlite:///{tmp_path}/x.db", cache_seconds=1.5)
+
+
+def test_a_database_without_tables_names_the_command(database_url: str) -> None:
+    store = TrustStore(database_url)
+    with pytest.raises(TrustError, match="cannot be used") as caught:
+        store.authenticate(tokens.mint())
+    assert caught.value.next_command.endswith(" init")
+    store.close()
+
+
+def test_a_database_of_another_release_is_left_alone(store: TrustStore) -> None:
+    assert not store.create_schema()
+    with store._engine.execution_options(writes=True).begin() as connection:
+        connection.execute(update(database.schema_version).values(version=99))
+    with pytest.raises(TrustError, match="has schema 99; this release knows 1"):
+        store.create_schema()
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite://", "sqlite:///:memory:", "mysql://root:secret@host/x"]
+)
+def test_databases_we_do_not_know_are_refused_without_their_password(url: str) -> None:
+    with pytest.raises(TrustError) as caught:
+        TrustStore(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_sqlite_files_are_private_from_the_start(tmp_path: Path) -> None:
+    store = TrustStore(f"sqlite:///{tmp_path}/deep/identity.db")
+    store.create_schema()
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "deep").iterdir()} == {0o600}
+    with pytest.raises(TrustError, match="readers can only be named for PostgreSQL"):
+        store.create_schema(("gateway",))
+    store.close()
+
+
+def test_a_sqlite_file_that_is_something_else_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"this is not a database, it is a text file" * 100)
+    store = TrustStore(f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises(TrustError, match="not a database"):
+        store.create_schema()
+    store.close()
+
+
+def test_foreign_keys_hold_in_sqlite(tmp_path: Path) -> None:
+    store = TrustStore(f"sqlite:///{tmp_path}/x.db")
+    store.create_schema()
+    with store._engine.connect() as connection, pytest.raises(Exception, match="FOREIGN KEY"):
+        connection.exec_driver_sql("INSERT INTO membership VALUES (7, 7)")
+    store.close()
+    with sqlite3.connect(tmp_path / "x.db") as plain:
+        assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    plain.close()
