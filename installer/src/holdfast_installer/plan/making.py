@@ -158,7 +158,8 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
 
 
 def _certificate(site: Site, host: Host) -> CertificateNames:
-    names = [site.fqdn(host), host.name]
+    # the authority is constrained to the domain: a bare host name would break the chain
+    names = [site.fqdn(host)]
     if "control" in host.roles:
         names += [f"{service}.{site.domain}" for service in SERVICE_NAMES]
     return CertificateNames(dns=tuple(names), ip=tuple(map(str, host.addresses())))

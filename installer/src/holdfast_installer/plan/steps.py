@@ -13,13 +13,15 @@ Where = Literal["all", "control", "serving"]
 
 # Capability (which is also the role's name), where it goes, what it does.
 ORDER: tuple[tuple[str, Where, str], ...] = (
-    ("base", "all", "accounts, folders, host names"),
-    ("certificates", "all", "certificate authority and host certificates"),
-    ("mirror", "control", "packages and wheels of the bundle, verified, over TLS"),
-    ("dns", "control", "the site's zone; no other name leaves"),
+    ("bundle", "control", "the bundle's blobs, verified on arrival"),
+    ("base_system", "all", "packages, accounts, host names"),
+    ("certificate_authority", "all", "certificate authority and host certificates"),
+    ("mirror", "control", "packages and wheels of the bundle over TLS"),
+    ("dns", "all", "the site's zone; no other name leaves"),
     ("time", "all", "clocks follow the control host"),
     ("egress", "all", "nftables: default deny both ways, the plan's allow list"),
-    ("database", "control", "databases of the services"),
+    ("postgresql", "control", "databases of the services"),
+    ("release", "all", "environments side by side, from the mirror alone"),
     ("identity", "control", "users, teams, tokens"),
     ("model_registry", "control", "the bundle's models, behind nginx"),
     ("vllm", "serving", "pull, verify and serve models, one unit a replica"),

@@ -189,7 +189,8 @@ def listeners(lines: list[str]) -> tuple[Listener, ...]:
         for line in parts.get(table, []):
             local, inode = line.split()
             address, port = _socket_address(local)
-            processes = sorted(holders.get(inode, ()), key=int)
+            # systemd keeps a socket it hands on; the service it went to is the one to name.
+            processes = sorted(holders.get(inode, ()), key=lambda one: (one == "1", int(one)))
             first = processes[0] if processes else ""
             found.add(
                 Listener(
@@ -209,8 +210,8 @@ def _by_process(lines: list[str], file: str) -> dict[str, str]:
 
 
 def _unit(cgroup: str) -> str:
-    """Return the innermost unit of a cgroup path, as systemd names it."""
-    path = cgroup.rsplit(":", 1)[-1] if ".service" not in cgroup else cgroup.split(":", 2)[-1]
+    """Return the innermost unit of a line of /proc/PID/cgroup, as systemd names it."""
+    path = cgroup.split(":", 2)[-1]
     named = [part for part in path.split("/") if part.endswith((".service", ".scope", ".socket"))]
     return named[-1].replace("\\x2d", "-") if named else ""
 
