@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +23,19 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.2
 FORKS = 50
+# A host that goes away is noticed within half a minute; connections are kept between tasks.
+SSH_ARGUMENTS = (
+    "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+)
+SETTINGS = {
+    "ANSIBLE_CONFIG": os.devnull,
+    "ANSIBLE_CALLBACKS_ENABLED": "holdfast.platform.holdfast_events",
+    "ANSIBLE_PIPELINING": "True",
+    "ANSIBLE_SSH_ARGS": SSH_ARGUMENTS,
+    "ANSIBLE_TIMEOUT": "20",
+    "ANSIBLE_NOCOLOR": "True",
+    "PYTHONUNBUFFERED": "1",
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,12 +108,4 @@ def _die_with_parent() -> None:
 def _environment(events: Path) -> dict[str, str]:
     """Return the child's environment: the operator's own Ansible settings do not leak in."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    configuration = resources.files("ansible_collections.holdfast.platform").joinpath("ansible.cfg")
-    return {
-        **kept,
-        "ANSIBLE_CONFIG": str(configuration),
-        "HOLDFAST_EVENTS": str(events),
-        "PYTHONUNBUFFERED": "1",
-        "NO_COLOR": "1",
-        "ANSIBLE_CALLBACKS_ENABLED": "holdfast.platform.holdfast_events",
-    }
+    return {**kept, **SETTINGS, "HOLDFAST_EVENTS": str(events)}
