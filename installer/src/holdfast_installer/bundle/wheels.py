@@ -77,7 +77,7 @@ def resolve(
     except HoldfastError:
         if source.index is None:
             raise
-        _pip([*asked, "--extra-index-url", source.index], report)
+        _pip(asked, report, source.index)
         index = source.index
     found = json.loads(report.read_bytes())["install"]
     distributions = {canonicalize_name(entry["metadata"]["name"]): entry for entry in found}
@@ -106,7 +106,7 @@ def addresses(pins: Iterable[tuple[str, str, str]], index: str | None) -> dict[s
         except HoldfastError:
             if index is None:
                 raise
-            _pip([*asked, "--extra-index-url", index], report)
+            _pip(asked, report, index)
         entries = json.loads(report.read_bytes())["install"]
     return {
         f"sha256:{entry['download_info']['archive_info']['hashes']['sha256']}": entry[
@@ -132,12 +132,13 @@ def check_interpreter() -> None:
         )
 
 
-def _pip(arguments: list[str], report: Path) -> None:
+def _pip(arguments: list[str], report: Path, index: str | None = None) -> None:
     """Run a resolution with pip's own configuration; nothing is installed."""
     command = [
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
         *("--quiet", "--no-input", "--disable-pip-version-check", "--report", str(report)),
         *_TARGET,
+        *(("--extra-index-url", index) if index else ()),
         *arguments,
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
