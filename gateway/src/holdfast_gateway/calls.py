@@ -32,6 +32,7 @@ INTERNAL_FIELDS = frozenset(
 )
 
 _INPUT_FIELD = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
+_LONGEST_NAME = 256
 _NAMES: dict[type, str] = {
     dict: "an object",
     list: "an array",
@@ -65,8 +66,8 @@ def parse(endpoint: str, body: bytes) -> Call:
     """
     request = _load(body)
     model = _required(request, "model", (str,))
-    if not model:
-        raise invalid("'model' is empty.", code="invalid_value", param="model")
+    if not 0 < len(model) <= _LONGEST_NAME or not model.isprintable():
+        raise invalid("'model' is not the name of a model.", code="invalid_value", param="model")
     _check_input(endpoint, request)
     stream = _optional(request, "stream", bool, default=False)
     choices = _optional(request, "n", int, default=1)
@@ -95,7 +96,7 @@ def parse(endpoint: str, body: bytes) -> Call:
     return Call(
         endpoint=endpoint,
         model=model,
-        payload=json.dumps(request, separators=(",", ":"), allow_nan=False).encode(),
+        payload=_dump(request),
         stream=stream,
         wants_usage=usage,
         wants_continuous_usage=continuous,
@@ -115,6 +116,13 @@ def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at 
     if not isinstance(request, dict):
         raise invalid(f"The body must be a JSON object, not {_name(request)}.", code="invalid_json")
     return request
+
+
+def _dump(request: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(request, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:  # 1e999 is read as infinity
+        raise invalid("The body holds a number that is too large.", code="invalid_json") from error
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -40,6 +40,10 @@ def serve(config_file: Path, listen: str | None) -> None:
         services.check(config)
     except (TrustError, SQLAlchemyError, OSError) as error:
         _fail(f"the gateway cannot start with {config_file}\n{_reason(error)}")
+    try:
+        server.check_address(config)
+    except OSError as error:
+        _fail(f"{config.listen} cannot be listened on\n{_reason(error)}")
     server.serve(config)
 
 

@@ -23,7 +23,10 @@ class Journal:
         self._ledger: Ledger | None = Ledger(folder)
 
     def append(self, events: Sequence[Event]) -> list[Event]:
-        """Write events with as few syncs as can be; return those that are not on disk."""
+        """Write events with as few syncs as can be; return those not known to be on disk.
+
+        After a failed sync an event may stand on the ledger twice, with one request id.
+        """
         handed_in: list[tuple[Event, Future[Entry]]] = []
         left: list[Event] = []
         try:

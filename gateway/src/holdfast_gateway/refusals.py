@@ -12,6 +12,8 @@ from holdfast_gateway.errors import (
 )
 
 _TOLD = {400, 409, 413, 415, 422}
+# smg's codes, under status 500, for a replica that it could not hand the request to.
+_NOT_REACHED = {"call_upstream_connection_failed"}
 
 
 def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) -> ApiError:
@@ -38,7 +40,7 @@ def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) 
             kind="server_error",
             headers=headers or {"Retry-After": "1"},
         )
-    if status == 503:
+    if status == 503 or code in _NOT_REACHED:
         return unavailable(f"No server of '{model}' is ready. Try again in a moment.")
     if status in {408, 504}:
         return upstream_timeout(f"The servers of '{model}' did not answer in time.")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,26 +37,37 @@ _LOGGING = {
 }
 
 
+def check_address(config: Config) -> None:
+    """Raise OSError if the address to listen on cannot be had; granian would panic."""
+    host, port = _address(config)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()
+
+
 def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT; then take no more, let requests end, write what is unwritten.
 
     One worker process: it holds the streams and the connection pool, and one core carries more
     streams than a pool's replicas produce. Further gateways are further services.
     """
-    host, _, port = config.listen.rpartition(":")
+    host, port = _address(config)
     server = Granian(
         "holdfast_gateway.app:Gateway",
-        address=host.strip("[]"),
-        port=int(port),
+        address=host,
+        port=port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         websockets=False,
         workers=1,
         workers_kill_timeout=int(config.limits.drain_seconds) + _KILL_AFTER_SECONDS,
         log_dictconfig=_LOGGING,
-        process_name=None,
     )
     server.serve(target_loader=partial(Gateway, config, _watch), wrap_loader=False)
+
+
+def _address(config: Config) -> tuple[str, int]:
+    host, _, port = config.listen.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 @asynccontextmanager

@@ -1,0 +1,221 @@
+"""One row and one event for each request, with the tokens that were really produced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from gateway_parts import ADA, COMMAND, EVE, OTHERS, RunningGateway, run_gateway, until
+from scripted_upstream import MODEL, Script, ScriptedUpstream
+
+from holdfast_trust.ledger import verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AUTH = {"Authorization": f"Bearer {ADA}"}
+
+
+def chat(*, stream: bool = True, **script: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": str(Script(**script))}]
+    return {"model": MODEL, "messages": messages, "stream": stream}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_row_of_a_whole_answer(gateway: RunningGateway, *, stream: bool) -> None:
+    answer = gateway.post(chat(stream=stream, tokens=5, delay=0.02))
+    row = gateway.rows(1)[0]
+    assert datetime.fromisoformat(row.pop("time")).year >= 2026
+    assert row.pop("duration_ms") >= 100
+    ttft = row.pop("ttft_ms")
+    assert (20 <= ttft < 100) if stream else ttft is None
+    assert row == {
+        "request_id": answer.headers["x-request-id"],
+        "principal": "ada",
+        "principal_kind": "user",
+        "team": "research",
+        "model": MODEL,
+        "endpoint": "/v1/chat/completions",
+        "stream": int(stream),
+        "status": 200,
+        "state": "done",
+        "prompt_tokens": 7,
+        "cached_tokens": 4,
+        "completion_tokens": 5,
+    }
+
+
+def test_the_row_of_an_embedding(gateway: RunningGateway) -> None:
+    assert gateway.post({"model": MODEL, "input": "x"}, "/v1/embeddings").status_code == 200
+    row = gateway.rows(1)[0]
+    assert (row["endpoint"], row["prompt_tokens"], row["completion_tokens"]) == (
+        "/v1/embeddings",
+        3,
+        0,
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_aborted_stream_is_billed_to_the_token(
+    gateway: RunningGateway, upstream: ScriptedUpstream, n: int
+) -> None:
+    body = chat(tokens=6, hang_after=4) | {"n": n}
+    with httpx.stream(
+        "POST", f"{gateway.url}/v1/chat/completions", json=body, headers=AUTH
+    ) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        for _ in range(4 * n):
+            next(lines)
+    until(lambda: upstream.active == 0)
+    row = gateway.rows(1)[0]
+    assert (row["state"], row["status"]) == ("aborted", 499)
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (7, 4 * n)
+    assert upstream.requests[0].produced == 4 * n
+
+
+def test_an_abort_before_the_first_token_is_unknown_not_zero(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    for stream in (True, False):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{gateway.url}/v1/chat/completions",
+                json=chat(stream=stream, head_delay=60),
+                headers=AUTH,
+                timeout=0.5,
+            )
+    until(lambda: upstream.active == 0)
+    for row in gateway.rows(2):
+        assert (row["state"], row["completion_tokens"]) == ("aborted", None)
+
+
+def test_the_event_says_who_and_what_and_never_the_words(gateway: RunningGateway) -> None:
+    gateway.post(chat(tokens=3))
+    gateway.post({"model": OTHERS, "messages": [{"role": "user", "content": "a secret"}]})
+    done, refused = gateway.events(2)
+    assert (done["allowed"], done["state"], done["completion_tokens"]) == (True, "done", 3)
+    assert done["policies"] == ["model.team-infers"]
+    assert done["policy_version"].startswith("sha256:")
+    assert (refused["allowed"], refused["state"], refused["status"]) == (False, "refused", 404)
+    assert refused["model"] == OTHERS
+    ledger = (gateway.folder / "ledger" / "entries.jsonl").read_text()
+    assert "a secret" not in ledger
+    assert ADA not in ledger
+    assert "grüßt" not in ledger
+    assert len(gateway.rows(1)) == 1  # what was refused used nothing
+    found = verify(gateway.folder / "ledger").findings
+    assert [each.name for each in found] == [
+        "unanchored"
+    ]  # sound; no witness keeps checkpoints here
+
+
+def test_strangers_leave_neither_row_nor_event(gateway: RunningGateway) -> None:
+    assert gateway.post(chat(), headers={"Authorization": "Bearer x"}).status_code == 401
+    assert gateway.post(b"{").status_code == 400
+    gateway.post(chat())
+    assert len(gateway.rows(1)) == len(gateway.events(1)) == 1
+
+
+async def test_200_streams_at_once_complete_with_one_row_each(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    body = chat(tokens=20, delay=0.05)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=60, limits=limits, headers=AUTH) as client:
+        url = f"{gateway.url}/v1/chat/completions"
+        answers = await asyncio.gather(*(client.post(url, json=body) for _ in range(200)))
+    assert [answer.status_code for answer in answers] == [200] * 200
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert answers[0].text.endswith("data: [DONE]\n\n")
+    rows = gateway.rows(200)
+    assert {row["request_id"] for row in rows} == {
+        answer.headers["x-request-id"] for answer in answers
+    }
+    assert {(row["state"], row["completion_tokens"]) for row in rows} == {("done", 20)}
+    assert len(upstream.requests) == 200
+    gateway.events(200)
+
+
+def test_stopping_writes_what_streams_still_owe(own_gateway: RunningGateway) -> None:
+    gateway = own_gateway
+    with httpx.stream(
+        "POST",
+        f"{gateway.url}/v1/chat/completions",
+        json=chat(tokens=9, hang_after=3),
+        headers=AUTH,
+        timeout=30,
+    ) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        for _ in range(3):
+            next(lines)
+        gateway.process.terminate()
+        rest = list(lines)  # drain_seconds pass, then the stream is told
+    assert "being stopped" in json.loads(rest[-1].removeprefix("data: "))["error"]["message"]
+    assert gateway.process.wait(20) == 0
+    row = gateway.rows(1)[0]
+    assert (row["state"], row["completion_tokens"]) == ("error", 3)
+
+
+def test_stopping_lets_a_stream_end(own_gateway: RunningGateway) -> None:
+    gateway = own_gateway
+    with httpx.stream(
+        "POST",
+        f"{gateway.url}/v1/chat/completions",
+        json=chat(tokens=10, delay=0.1),
+        headers=AUTH,
+    ) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        next(lines)
+        gateway.process.terminate()
+        assert list(lines)[-1] == "data: [DONE]"
+    assert gateway.process.wait(20) == 0
+    assert gateway.rows(1)[0]["state"] == "done"
+
+
+def test_usage_sums_up(own_gateway: RunningGateway) -> None:
+    gateway = own_gateway
+    gateway.post(chat(tokens=3))
+    gateway.post(chat(tokens=4, stream=False))
+    gateway.post(chat(tokens=9, crash_after=2))
+    gateway.post(chat() | {"model": OTHERS}, headers={"Authorization": f"Bearer {EVE}"})
+    gateway.rows(4)
+    command = [*COMMAND, "usage", "--config", str(gateway.config)]
+    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    ada = {
+        "model": MODEL,
+        "principal": "ada",
+        "requests": 3,
+        "done": 2,
+        "aborted": 0,
+        "error": 1,
+        "prompt_tokens": 21,
+        "cached_tokens": 8,
+        "completion_tokens": 9,
+        "unknown": 0,
+    }
+    eve = ada | {"model": OTHERS, "principal": "eve", "requests": 1, "done": 1, "error": 0}
+    eve |= {"prompt_tokens": 7, "cached_tokens": 4, "completion_tokens": 4}
+    assert json.loads(printed.stdout) == [eve, ada]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert table.splitlines()[2].split() == [MODEL, "ada", "3", "0", "1", "21", "8", "9"]
+
+
+def test_what_cannot_be_recorded_is_not_served(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    with run_gateway(tmp_path, upstream.url, limits={"usage_backlog": 1}) as gateway:
+        lock = sqlite3.connect(gateway.folder / "usage.db", isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+        assert gateway.post(chat()).status_code == 200
+        refused = gateway.post(chat())
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "metering_unavailable"
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 503
+        lock.close()
+        gateway.rows(1)
+        until(lambda: gateway.post(chat()).status_code == 200)
+        gateway.rows(2)

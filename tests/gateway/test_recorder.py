@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from gateway_parts import until
+from sqlalchemy.exc import OperationalError
+
+from holdfast_gateway import recorder as module
+from holdfast_gateway.journal import Journal
+from holdfast_gateway.recorder import Event, Item, Recorder
+from holdfast_gateway.usage import UsageRow, UsageStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+def row(request_id: str) -> UsageRow:
+    return UsageRow(
+        request_id=request_id,
+        time=datetime.now(UTC),
+        principal="ada",
+        principal_kind="user",
+        team=None,
+        model="m",
+        endpoint="/v1/completions",
+        stream=False,
+        status=200,
+        state="done",
+        prompt_tokens=1,
+        cached_tokens=None,
+        completion_tokens=1,
+        ttft_ms=None,
+        duration_ms=1.0,
+    )
+
+
+def items(count: int) -> list[Item]:
+    return [Item({"request_id": f"r{at}"}, row(f"r{at}")) for at in range(count)]
+
+
+class Unsteady:
+    """A database that fails the first times, before or after it has written."""
+
+    def __init__(self, store: UsageStore, failures: int, *, after_commit: bool) -> None:
+        self.store = store
+        self.failures = failures
+        self.after_commit = after_commit
+
+    def insert(self, rows: Sequence[UsageRow]) -> None:
+        if self.failures and not self.after_commit:
+            self.failures -= 1
+            raise OperationalError("INSERT", {}, Exception("away"))
+        self.store.insert(rows)
+        if self.failures:
+            self.failures -= 1
+            raise OperationalError("INSERT", {}, Exception("away"))
+
+    def known(self, request_ids: Sequence[str]) -> set[str]:
+        return self.store.known(request_ids)
+
+
+class Events:
+    """A ledger that takes nothing the first times, and then one event at a time."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.taken: list[Event] = []
+
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        if self.failures:
+            self.failures -= 1
+            return list(events)
+        self.taken.append(events[0])
+        return list(events[1:])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[UsageStore]:
+    opened = UsageStore(f"sqlite:///{tmp_path}/usage.db")
+    opened.create_schema()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("after_commit", [True, False])
+def test_each_is_written_once_however_the_database_fails(
+    store: UsageStore, *, after_commit: bool
+) -> None:
+    events = Events(failures=2)
+    recorder = Recorder(Unsteady(store, 3, after_commit=after_commit), events, 100)
+    for item in items(50):
+        recorder.put(item)
+    recorder.close(10)
+    assert store.sums()[0].requests == 50
+    assert [event["request_id"] for event in events.taken] == [f"r{at}" for at in range(50)]
+
+
+def test_full_until_it_is_written(store: UsageStore) -> None:
+    gate = threading.Event()
+
+    class Blocked:
+        def insert(self, rows: Sequence[UsageRow]) -> None:
+            gate.wait(10)
+            store.insert(rows)
+
+        def known(self, request_ids: Sequence[str]) -> set[str]:
+            return store.known(request_ids)
+
+    recorder = Recorder(Blocked(), Events(), backlog=3)
+    for at, item in enumerate(items(3)):
+        assert not recorder.full, at
+        recorder.put(item)
+    assert recorder.full
+    gate.set()
+    until(lambda: not recorder.full)
+    recorder.close(10)
+
+
+def test_what_cannot_be_written_in_time_is_in_the_log(
+    store: UsageStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(Unsteady(store, 10**9, after_commit=False), Events(10**9), 100)
+    recorder.put(items(1)[0])
+    with caplog.at_level(logging.ERROR):
+        recorder.close(0.05)
+    assert "usage row not written: {" in caplog.text
+    assert "ledger event not written: {" in caplog.text
+
+
+def test_a_ledger_that_broke_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "ledger")
+    assert journal.append([{"n": 1}]) == []
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", full)
+        assert journal.append([{"n": 2}]) == [{"n": 2}]
+    assert journal.append([{"n": 2}, {"n": 3}]) == []
+    journal.close()
+    lines = (tmp_path / "ledger" / "entries.jsonl").read_text().splitlines()
+    # Whether what a failed sync left is on the disk cannot be known: it may be there twice.
+    assert [json.loads(line)["event"]["n"] for line in lines] in ([1, 2, 3], [1, 2, 2, 3])
+    assert "No space left" in caplog.text
