@@ -343,6 +343,45 @@ def test_a_host_that_cannot_boot_is_named_with_its_console(make_lab: Callable[..
     assert caught.value.where.endswith("console.log")
 
 
+def test_where_the_disk_cannot_carry_a_layer_it_lies_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for part in ("lower", "upper", "work", "container"):
+        (tmp_path / part).mkdir()
+    layers = ",".join(f"{part}dir={tmp_path}/{part}" for part in ("lower", "upper", "work"))
+    container = tmp_path / "container"
+    processes.run(["mount", "-t", "overlay", "-o", layers, "overlay", str(container)])
+    monkeypatch.setenv("HOLDFAST_STATE", str(container))
+    try:
+        lab = cluster.up("inmemory", ["control-1"], say=print)
+        layer = machine.machine_dir(lab, lab.hosts[0]) / "layer"
+        assert processes.run(["stat", "-f", "-c", "%T", str(layer)]).strip() == "tmpfs"
+        cluster.down("inmemory", say=print)
+        assert cluster.leftovers("inmemory") == []
+    finally:
+        cluster.down("inmemory", say=print)
+        processes.run(["umount", str(container)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_build_killed_at_any_point_is_done_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOLDFAST_CACHE", str(tmp_path))
+    code = "from holdfast_installer.lab import rootfs\nrootfs.ensure(print)"
+    for seconds in (1, 6):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        child.kill()
+        child.wait()
+        assert not rootfs.path().exists()
+    said: list[str] = []
+    root = rootfs.ensure(said.append)
+    assert (root / "usr/sbin/sshd").exists()
+    assert sorted(path.name for path in root.parent.iterdir()) == [root.name, f"{root.name}.lock"]
+
+
 def test_the_root_file_system_is_built_once() -> None:
     said: list[str] = []
     assert rootfs.ensure(said.append) == rootfs.path()

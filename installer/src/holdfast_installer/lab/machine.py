@@ -141,6 +141,8 @@ def start(lab: Lab, host: LabHost) -> None:
     path.write_text(json.dumps(spec, indent=2))
     command = [sys.executable, "-I", supervise.__file__, str(path)]
     if on_systemd:
+        # A unit of an earlier boot that is still ending would hold the name.
+        run(["systemctl", "stop", f"{host.namespace}.service"], check=False)
         unit = ["systemd-run", "--quiet", "--collect", f"--unit={host.namespace}"]
         run([*unit, "--property=Delegate=yes", "--property=KillMode=mixed", *command])
         return

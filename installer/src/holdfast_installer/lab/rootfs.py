@@ -73,11 +73,11 @@ def ensure(say: Callable[[str], None]) -> Path:
             say("another holdfast builds the root file system; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
-            _build(target, say)
+            _build(target, lock.fileno(), say)
     return target
 
 
-def _build(target: Path, say: Callable[[str], None]) -> None:
+def _build(target: Path, lock: int, say: Callable[[str], None]) -> None:
     partial = target.with_name(f"{target.name}.partial")
     work = target.with_name(f"{target.name}.work")
     for folder in (partial, work):
@@ -98,7 +98,7 @@ def _build(target: Path, say: Callable[[str], None]) -> None:
         "-",
     ]
     say(f"building the root file system ({RELEASE}, {len(PACKAGES)} packages and their needs)")
-    lines = _run(command, sources, say)
+    lines = _run(command, sources, lock, say)
     if lines is not None:
         raise HoldfastError(
             "the root file system could not be built",
@@ -111,8 +111,13 @@ def _build(target: Path, say: Callable[[str], None]) -> None:
     shutil.rmtree(work)
 
 
-def _run(command: list[str], sources: str, say: Callable[[str], None]) -> list[str] | None:
-    """Run mmdebstrap, passing its stages on; return its last lines where it failed."""
+def _run(
+    command: list[str], sources: str, lock: int, say: Callable[[str], None]
+) -> list[str] | None:
+    """Run mmdebstrap, passing its stages on; return its last lines where it failed.
+
+    It holds the lock as well: where this process is killed, the next one waits for its end.
+    """
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -121,6 +126,7 @@ def _run(command: list[str], sources: str, say: Callable[[str], None]) -> list[s
         text=True,
         errors="replace",
         env=environment(),
+        pass_fds=(lock,),
     ) as child:
         if child.stdin is None or child.stdout is None:
             raise AssertionError  # Popen gives both where PIPE was asked for
