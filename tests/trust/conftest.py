@@ -55,7 +55,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
 
     data = str(folder / "data")
     settings = f"-k {folder} -c listen_addresses= -c fsync=off"
-    as_owner(str(binaries / "initdb"), "-D", data, "-U", owner, "--auth=peer", "-E", "UTF8")
+    as_owner(str(binaries / "initdb"), "-D", data, "-U", owner, "--auth=peer", "-E", "UTF8", "-N")
     as_owner(
         str(binaries / "pg_ctl"), "-D", data, "-w", "-l", f"{data}/log", "-o", settings, "start"
     )

@@ -200,7 +200,7 @@ def test_the_schema_alone_denies_what_has_no_labels() -> None:
 
     def ask(attributes: dict[str, object]) -> cedarpy.AuthzResult:
         readers = [{"__entity": {"type": "Holdfast::Team", "id": "research"}}]
-        entities = [
+        entities: list[dict[str, object]] = [
             {
                 "uid": {"type": "Holdfast::User", "id": "ada"},
                 "attrs": {},

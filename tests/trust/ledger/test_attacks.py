@@ -162,10 +162,15 @@ def test_two_signed_histories_are_a_fork(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_log_that_was_shortened_and_continued_is_caught(folder: Path) -> None:
+    path = folder / "checkpoints.jsonl"
+    signed = path.read_bytes().splitlines(keepends=True)
     put(folder, lines(folder)[:7])
     (folder / "state.json").unlink()
+    path.write_bytes(b"".join(signed[:2]))
     with Ledger(folder) as ledger:
         ledger.append({"action": "going on"})
+    continued = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*signed, *continued[2:]]))
     assert {"fork", "truncated"} <= failures(verify(folder))
 
 
@@ -215,6 +220,23 @@ def test_any_flipped_bit_of_a_covered_entry_is_caught(folder: Path, place: int, 
         assert not verify(folder).ok
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda entries: entries[:7],
+        lambda entries: [entries[0].replace(b"org/0", b"org/9"), *entries[1:]],
+        lambda entries: renumber([*entries[:3], *entries[4:]]),
+    ],
+)
+def test_a_service_does_not_go_on_with_a_ledger_that_was_tampered_with(
+    folder: Path, attack: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    put(folder, attack(lines(folder)))
+    (folder / "state.json").unlink()
+    with pytest.raises(TrustError, match="does not fit its checkpoints"):
+        Ledger(folder)
 
 
 def test_verifying_changes_nothing(folder: Path) -> None:

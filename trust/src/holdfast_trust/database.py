@@ -150,6 +150,13 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
+def reader(engine: Engine) -> Engine:
+    """Return the engine for single reads: without BEGIN and ROLLBACK a proof is one round trip."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return engine  # in SQLite they cost nothing, and our own BEGIN needs its isolation level
+
+
 def create(engine: Engine, readers: tuple[str, ...] = ()) -> bool:
     """Create the tables if they are missing; return whether they were.
 
@@ -202,7 +209,7 @@ def _grant(engine: Engine, connection: Connection, readers: tuple[str, ...]) -> 
 def unusable(engine: Engine, error: SQLAlchemyError) -> TrustError:
     """Return the error for people when the database does not answer as it should."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    missing = "no such table" in cause or "does not exist" in cause
+    missing = "no such table" in cause or ("relation" in cause and "does not exist" in cause)
     url = engine.url.render_as_string()
     return TrustError(
         "the identity database cannot be used",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
@@ -59,8 +61,8 @@ class Issuance(Transactions):
                 next_command="leave it out and let holdfast-trust issue one",
             )
         token = secret or tokens.mint()
-        digest, issued_at = tokens.digest(token), now()
-        expires_at = None if lifetime_seconds is None else issued_at + lifetime_seconds
+        digest = tokens.digest(token)
+        expires_at = None if lifetime_seconds is None else ceil(time.time() + lifetime_seconds)
         with self._write() as change:
             owner = find_principal(change.connection, principal)
             if owner["disabled_at"] is not None:
@@ -78,7 +80,7 @@ class Issuance(Transactions):
                 "digest": digest,
                 "last_four": token[-4:],
                 "principal_generation": owner["generation"],
-                "created_at": issued_at,
+                "created_at": now(),
                 "expires_at": expires_at,
                 "revoked_at": None,
             }

@@ -40,6 +40,7 @@ class Transactions:
 
     def __init__(self, url: str, ledger: Ledger | None, actor: str) -> None:
         self._engine = database.connect(url)
+        self._reader = database.reader(self._engine)
         self._writer = self._engine.execution_options(writes=True)
         self._ledger = ledger
         self._actor = actor
@@ -62,7 +63,7 @@ class Transactions:
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         try:
-            with self._engine.connect() as connection:
+            with self._reader.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise database.unusable(self._engine, error) from error

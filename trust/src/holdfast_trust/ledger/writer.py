@@ -24,8 +24,11 @@ from holdfast_trust.ledger.merkle import leaf_hash
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from holdfast_trust.ledger.merkle import Frontier
+
 _LARGEST_BATCH = 4096
 _LOCK_MODE = 0o640
+_TAIL_BYTES = 1 << 16  # far longer than any checkpoint
 
 
 class _Waiting(NamedTuple):
@@ -43,7 +46,7 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path | str, *, origin: str | None = None, checkpoint_seconds: float = 10.0
+        self, path: Path | str, *, origin: str | None = None, checkpoint_seconds: float = 60.0
     ) -> None:
         self.path = Path(path)
         self.commits = 0
@@ -60,14 +63,17 @@ class Ledger:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._lock_file = os.open(self.path / files.LOCK, os.O_CREAT | os.O_RDWR, _LOCK_MODE)
             try:
+                self._entries = -1
                 with self._locked():
                     self._signer = self._begin(origin or f"holdfast/{self.path.resolve().name}")
                     self._position = files.read_state(self.path)
                     self._entries = os.open(self.path / files.ENTRIES, os.O_RDWR | os.O_APPEND)
                     self._catch_up()
-                    self._first_checkpoint()
+                    self._compare_checkpoint()
             except BaseException:
                 os.close(self._lock_file)
+                if self._entries >= 0:
+                    os.close(self._entries)
                 raise
         except OSError as error:
             raise TrustError(
@@ -231,18 +237,25 @@ class Ledger:
         os.close(folder)
         return signer
 
-    def _first_checkpoint(self) -> None:
-        """Sign the empty log, so that a ledger without any checkpoint is known for a forgery."""
-        if next(files.lines(self.path / files.CHECKPOINTS), None) is not None:
-            self._checkpointed_size = files.read_state(self.path).frontier.size
-        elif self._position.frontier.size == 0:
+    def _compare_checkpoint(self) -> None:
+        """Compare with the last checkpoint; over an empty log, sign the first.
+
+        The first is signed before any entry, so a ledger without one is known for a forgery.
+        """
+        last = _last_line(self.path / files.CHECKPOINTS)
+        frontier = self._position.frontier
+        if last is None and frontier.size == 0:
             self._sign()
-        else:
+            return
+        try:
+            self._checkpointed_size = _checked(last, self._signer, frontier)
+        except ValueError as error:
             raise TrustError(
-                "the ledger has entries but its checkpoints are gone",
-                where=str(self.path / files.CHECKPOINTS),
+                "the ledger does not fit its checkpoints",
+                where=str(self.path),
+                cause=str(error),
                 next_command=f"holdfast-trust ledger verify {self.path}",
-            )
+            ) from error
 
     def _catch_up(self) -> None:
         """Read what other processes appended, and cut off a write that never ended."""
@@ -303,6 +316,18 @@ class Ledger:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
 
+def _checked(line: bytes | None, signer: Signer, frontier: Frontier) -> int:
+    """Return the size that the last checkpoint signed; `ValueError` if the log does not fit it."""
+    if line is None:
+        raise ValueError("there are entries, but the checkpoints are gone")
+    signed = signer.verifier.open(str(json.loads(line)))
+    if signed.size > frontier.size:
+        raise ValueError(f"{signed.size} entries were signed, {frontier.size} are there")
+    if signed.size == frontier.size and signed.root != frontier.root():
+        raise ValueError("the entries are not those that were signed")
+    return signed.size
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -318,5 +343,13 @@ def _index(line: bytes) -> int | None:
 def _whole_lines(descriptor: int) -> int:
     """Return the length of a file up to its last line end: what a cut-off write left is after."""
     size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, 1 << 16, max(0, size - (1 << 16)))
+    tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
     return size - len(tail) + tail.rfind(b"\n") + 1
+
+
+def _last_line(path: Path) -> bytes | None:
+    """Return the last whole line of a file of short lines, without reading all of it."""
+    with path.open("rb") as file:
+        size = _whole_lines(file.fileno())
+        tail = os.pread(file.fileno(), min(size, _TAIL_BYTES), max(0, size - _TAIL_BYTES))
+    return tail.splitlines()[-1] if tail else None
