@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import subprocess
 import zipfile
 from dataclasses import dataclass
@@ -164,6 +165,15 @@ class World:
     @property
     def cache(self) -> Path:
         return self.folder / "cache"
+
+    def copy(self, folder: Path) -> World:
+        """Return the same world elsewhere: texts that name its folder name the new one."""
+        shutil.copytree(self.folder, folder)
+        texts = ["apt.conf", "etc/apt/sources.list", "etc/apt/sources.list.d/foreign.sources"]
+        for path in [*(folder / text for text in texts), *(folder / "cache").rglob("*.json")]:
+            path.write_text(path.read_text().replace(str(self.folder), str(folder)))
+        shutil.rmtree(folder / "cache/apt", ignore_errors=True)
+        return World(folder)
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point apt, pip and holdfast at this world and at no other."""

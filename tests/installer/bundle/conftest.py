@@ -11,6 +11,7 @@ import pytest
 from bundle_parts import World, enter, make_lock, make_world
 
 from holdfast_installer.bundle import build, signature
+from holdfast_installer.bundle.digests import blob_path
 from holdfast_installer.bundle.lockfile import Lock
 from holdfast_installer.bundle.store import Store
 
@@ -37,6 +38,19 @@ def locked(_pristine: tuple[World, Lock], monkeypatch: pytest.MonkeyPatch) -> tu
     """A shared world with its lock and a filled cache: for tests that change neither."""
     enter(_pristine[0], monkeypatch)
     return _pristine
+
+
+@pytest.fixture
+def moved(
+    _pristine: tuple[World, Lock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[World, Lock]:
+    """An own world, locked, of which nothing was fetched yet."""
+    made, lock = _pristine[0].copy(tmp_path / "world"), _pristine[1]
+    enter(made, monkeypatch)
+    for artifact in lock.artifacts:
+        if artifact.origin != "local":
+            blob_path(made.cache / "blobs", artifact.digest).unlink()
+    return made, lock
 
 
 @pytest.fixture

@@ -62,8 +62,9 @@ def test_a_written_lock_reads_back_the_same(locked: tuple[World, Lock], tmp_path
     assert lockfile.read(path) == locked[1]
 
 
-def test_pins_are_kept_until_what_is_asked_for_changes(world: World) -> None:
-    first = make_lock(world)
+def test_pins_are_kept_until_what_is_asked_for_changes(moved: tuple[World, Lock]) -> None:
+    world, first = moved
+    first = first.model_copy(update={"sources": world.sources()})
     make_wheel(world.wheels, "lib", "2.0", requires=("extra[fast]",))
     assert make_lock(world, first) == first
     assert names(make_lock(world, None), "wheel")["lib"] == "2.0"
@@ -73,14 +74,15 @@ def test_pins_are_kept_until_what_is_asked_for_changes(world: World) -> None:
     assert names(changed, "deb") == names(first, "deb")
 
 
-def test_a_changed_model_folder_is_taken_as_it_is_now(world: World) -> None:
-    first = make_lock(world)
+def test_a_changed_model_folder_is_taken_as_it_is_now(moved: tuple[World, Lock]) -> None:
+    world, first = moved
     (world.folder / "model/config.json").write_text("{}")
     second = make_lock(world, first)
     assert names(second, "model") != names(first, "model")
     assert names(second, "wheel") == names(first, "wheel")
 
 
+@pytest.mark.slow
 def test_a_further_index_is_asked_only_for_what_is_not_found_otherwise(
     world: World, tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_further_index_is_asked_only_for_what_is_not_found_otherwise(
     assert "rare" in refusal.value.cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["cp312-cp312-manylinux_2_28_x86_64", "py3-none-macosx_11_0_arm64"])
 def test_a_wheel_for_another_target_is_refused(world: World, tag: str) -> None:
     make_wheel(world.wheels, "alien", tag=tag)
@@ -106,6 +109,7 @@ def test_a_wheel_for_another_target_is_refused(world: World, tag: str) -> None:
         make_lock(world, environments={"e": EnvironmentSource(requirements=("alien",))})
 
 
+@pytest.mark.slow
 def test_a_wheel_for_the_target_is_taken_whatever_this_machine_is(world: World) -> None:
     make_wheel(world.wheels, "native", tag="cp311-cp311-manylinux_2_36_x86_64")
     lock = make_lock(world, environments={"e": EnvironmentSource(requirements=("native",))})
@@ -131,6 +135,7 @@ def test_an_archive_whose_index_was_tampered_with_is_refused(world: World) -> No
         make_lock(world)
 
 
+@pytest.mark.slow
 def test_packages_of_this_machine_do_not_count_as_there(world: World, tmp_path: Path) -> None:
     # libc6 is installed on any Debian; the closure must still ask for it
     del tmp_path

@@ -37,6 +37,9 @@ def size_of(address: str) -> int | None:
     try:
         with _open(request) as answer:
             stated = answer.headers.get("Content-Length")
+    except urllib.error.HTTPError as problem:
+        problem.close()
+        return None
     except (OSError, http.client.HTTPException):
         return None
     return int(stated) if stated else None
@@ -55,6 +58,7 @@ def download(address: str, target: Path, size: int, moved: Callable[[int], None]
         try:
             _continue(address, target, size, moved)
         except urllib.error.HTTPError as problem:
+            problem.close()
             if problem.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 target.unlink()  # grew past the end: another file's remains
             elif problem.code < 500 or attempt == _ATTEMPTS:
