@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from holdfast_installer.bundle import manifest
 from holdfast_installer.console import console, emit, json_option
@@ -63,24 +62,25 @@ def refuse_blocked(made: Plan, site_path: str) -> None:
 
 
 def _render(made: Plan) -> None:
-    hosts = Table("host", "roles", "hardware", "replicas", "copy", "disk", "memory")
+    console.print(f"Site {made.site}, bundle {made.bundle_digest}", soft_wrap=True)
     for host in made.hosts.values():
-        units = ", ".join(f"{one.unit} :{one.port}" for one in host.replicas)
-        hosts.add_row(
-            host.name,
-            ", ".join(host.roles),
-            host.hardware,
-            units,
-            *(
-                f"{size / GIB:.2f} GiB"
-                for size in (host.copy_bytes, host.disk_bytes, host.memory_bytes)
-            ),
+        sizes = f"copy {_gib(host.copy_bytes)}, disk {_gib(host.disk_bytes)}"
+        console.print(
+            f"{host.name}: {' + '.join(host.roles)}; {sizes}, memory {_gib(host.memory_bytes)}"
+            + (f"; {host.hardware}" if host.hardware else ""),
+            soft_wrap=True,
         )
-    console.print(f"Site {made.site}, bundle {made.bundle_digest}")
-    console.print(hosts)
-    steps = Table("step", "capability", "hosts", "what")
+        for one in host.replicas:
+            console.print(f"    {one.unit} serves {one.model} on port {one.port}", soft_wrap=True)
+    console.print("Steps:")
+    everyone = tuple(made.hosts)
     for step in made.steps:
-        steps.add_row(str(step.number), step.capability, ", ".join(step.hosts), step.summary)
-    console.print(steps)
+        where = "every host" if step.hosts == everyone else ", ".join(step.hosts)
+        line = f"{step.number:>4}  {step.capability} on {where}: {step.summary}"
+        console.print(line, soft_wrap=True)
     for note in made.notes:
-        console.print(f"note: {note.host}: {note.detail}")
+        console.print(f"note: {note.host}: {note.detail}", soft_wrap=True)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"

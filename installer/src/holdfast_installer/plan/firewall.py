@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from holdfast_installer.plan.model import Replica
+    from holdfast_installer.profiles import EffectiveProfile
     from holdfast_installer.site import Address, Host, Site
 
 Protocol = Literal["tcp", "udp"]
 
 
 def firewall(
-    site: Site, host: Host, replicas: tuple[Replica, ...], *, upstreams_allowed: bool
+    site: Site, host: Host, replicas: tuple[Replica, ...], profile: EffectiveProfile
 ) -> Firewall:
     """Return what may come to and leave `host`; `replicas` are those of the whole site."""
     control = list(site.with_role("control"))
@@ -34,14 +35,16 @@ def firewall(
     if "control" in host.roles:
         ingress += _control_ingress(site, others)
         egress += _control_egress(others, replicas)
-        if upstreams_allowed:
+        if profile.upstreams_allowed:
             egress += _upstreams(site)
     elif control:
         egress += _rules("tcp", [ports.EDGE], _hosts(control, host), "registry: models")
         egress += _rules("tcp", [ports.MIRROR], _hosts(control, host), "mirror: packages")
         egress += _rules("udp", [ports.DNS, ports.NTP], _hosts(control, host), "DNS and time")
         egress += _rules("tcp", [ports.DNS], _hosts(control, host), "DNS")
-    return Firewall(default="deny", ingress=tuple(ingress), egress=tuple(egress))
+    return Firewall(
+        default=profile.egress_default or "deny", ingress=tuple(ingress), egress=tuple(egress)
+    )
 
 
 def _control_ingress(site: Site, others: list[Host]) -> list[Rule]:

@@ -142,12 +142,7 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
         environments=_environments(_environment_names(host, hardware), manifest),
         release_path=_release_path(manifest.digest()),
         certificate=_certificate(site, host),
-        firewall=firewall(
-            site,
-            host,
-            tuple(placement.replicas),
-            upstreams_allowed=bool(profile.upstreams_allowed),
-        ),
+        firewall=firewall(site, host, tuple(placement.replicas), profile),
         replicas=placement.on(host.name),
         # A container shares its machine's clock and may not set it.
         chrony_adjust_clock=not container,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 from pydantic import BaseModel, ConfigDict
-from rich.table import Table
 
 from holdfast_installer.console import console, emit, json_option
 from holdfast_installer.errors import EXIT_REFUSED
@@ -52,30 +51,30 @@ def survey(*, site_path: Path, as_json: bool) -> None:
 
 
 def _render(report: Report) -> None:
-    table = Table(
-        "host", "reach", "system", "CPU", "memory", "free on /", "GPUs", "clock", "profile"
-    )
-    for host in report.survey.hosts:
-        table.add_row(*_row(host))
-    console.print(table)
     for host, advice in zip(report.survey.hosts, report.recommendations, strict=True):
-        console.print(f"{host.name}: {advice.profile or 'no profile'}: {advice.reason}")
-        if host.detail:
-            console.print(f"{host.name}: [bold red]{host.reach}[/]: {host.detail}")
-        elif host.reach == "read" and host.unread():
-            console.print(f"{host.name}: unread: {', '.join(host.unread())}")
+        if host.reach != "read":
+            console.print(f"{host.name}: [bold red]{host.reach}[/]: {host.detail}", soft_wrap=True)
+            continue
+        console.print(f"{host.name}: {', '.join(_facts(host))}", soft_wrap=True)
+        console.print(f"    {advice.profile or 'no profile'}: {advice.reason}", soft_wrap=True)
+        if host.unread():
+            text = f"    [bold red]unread[/]: {', '.join(host.unread())} ({host.detail})"
+            console.print(text, soft_wrap=True)
 
 
-def _row(host: HostFacts) -> list[str]:
+def _facts(host: HostFacts) -> list[str]:
     root = None
     if host.mounts != UNREAD:
         root = next((mount for mount in host.mounts if mount.target == "/"), None)
     return [
-        host.name,
-        UNREAD if host.os == UNREAD else f"{host.os.id} {host.os.version}",
-        UNREAD if host.cpu == UNREAD else f"{host.cpu.threads} x {host.cpu.model}",
-        UNREAD if host.memory == UNREAD else f"{host.memory.total_bytes / GIB:.0f} GiB",
-        UNREAD if root is None else f"{root.free_bytes / GIB:.0f} GiB",
-        UNREAD if host.gpus == UNREAD else str(len(host.gpus)),
-        UNREAD if host.clock == UNREAD else f"{host.clock.offset_seconds:+.2f} s",
+        "system unread" if host.os == UNREAD else host.os.name,
+        "CPU unread" if host.cpu == UNREAD else f"{host.cpu.threads} x {host.cpu.model}",
+        "memory unread" if host.memory == UNREAD else f"{_gib(host.memory.total_bytes)} memory",
+        "disk unread" if root is None else f"{_gib(root.free_bytes)} free on /",
+        "GPUs unread" if host.gpus == UNREAD else f"{len(host.gpus)} GPUs",
+        "clock unread" if host.clock == UNREAD else f"clock {host.clock.offset_seconds:+.2f} s",
     ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.0f} GiB"
