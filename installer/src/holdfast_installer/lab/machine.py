@@ -69,10 +69,10 @@ def prepare(lab: Lab, host: LabHost, rootfs: Path) -> None:
     (root / "root/.ssh").chmod(0o700)
     if (root / "etc/hostname").exists():
         return  # booted before: what the operator changed since then stays
-    _write(root / "etc/hostname", f"{host.name}\n")
     _write(root / "etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
     names = f"127.0.0.1 localhost\n::1 localhost\n{host.address} {host.name}\n"
     _write(root / "etc/hosts", f"{names}{host.address6} {host.name}\n")
+    _write(root / "etc/hostname", f"{host.name}\n")  # last: the sign that all is written
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -83,7 +83,8 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 def make_key(path: Path, comment: str) -> None:
     """Make an SSH key pair where there is none."""
-    if not path.exists():
+    if not path.with_suffix(".pub").exists():  # ssh-keygen writes this half last
+        path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)])
 

@@ -40,13 +40,10 @@ def build(lab: Lab) -> None:
     if not exists(bridge):
         run(["ip", "netns", "add", bridge])
     if not _has_interface(bridge, BRIDGE):
-        for command in [
-            # No snooping and no spanning tree: a port forwards from its first frame on.
-            ["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"],
-            ["link", "set", "lo", "up"],
-            ["link", "set", BRIDGE, "addrgenmode", "none", "up"],
-        ]:
-            run(["ip", "-n", bridge, *command])
+        # No snooping and no spanning tree: a port forwards from its first frame on.
+        kind = ["type", "bridge", "stp_state", "0", "mcast_snooping", "0"]
+        run(["ip", "-n", bridge, "link", "add", BRIDGE, *kind])
+    run(["ip", "-n", bridge, "link", "set", BRIDGE, "addrgenmode", "none", "up"])
     for part, last in (("canary", 1), ("operator", OPERATOR), ("researcher", RESEARCHER)):
         if not _is_plugged(lab, part):
             _execute(plug_commands(lab, part, *lab.address(last), gateway=part != "canary"))
@@ -83,21 +80,8 @@ def plug_commands(lab: Lab, part: str, ipv4: str, ipv6: str, *, gateway: bool) -
     cable = ["link", "add", port(part), "type", "veth", "peer", "name", "eth0"]
     cable += ["address", _mac(lab.name, part), "netns", inside]
     commands.append(["ip", "-n", bridge, *cable])
-    commands.append(
-        [
-            "ip",
-            "-n",
-            bridge,
-            "link",
-            "set",
-            port(part),
-            "addrgenmode",
-            "none",
-            "master",
-            BRIDGE,
-            "up",
-        ]
-    )
+    outside = ["ip", "-n", bridge, "link", "set", port(part)]
+    commands.append([*outside, "addrgenmode", "none", "up"])
     ip = ["ip", "-n", inside]
     commands += [
         [*ip, "link", "set", "lo", "up"],
@@ -107,6 +91,8 @@ def plug_commands(lab: Lab, part: str, ipv4: str, ipv6: str, *, gateway: bool) -
     ]
     if gateway:
         commands += [[*ip, "route", "add", "default", "via", one] for one in lab.address(1)]
+    # The last step, and so the sign that none of the others is missing after a kill.
+    commands.append([*outside, "master", BRIDGE])
     return commands
 
 
@@ -119,16 +105,13 @@ def _execute(commands: list[list[str]]) -> None:
 
 
 def _is_plugged(lab: Lab, part: str) -> bool:
-    name = namespace(lab.name, part)
-    ends = exists(name) and _has_interface(name, "eth0")
-    return ends and _has_interface(namespace(lab.name, "net"), port(part))
+    bridge = namespace(lab.name, "net")
+    shown = run(["ip", "-n", bridge, "-o", "link", "show", "dev", port(part)], check=False)
+    return exists(namespace(lab.name, part)) and f"master {BRIDGE} " in shown
 
 
 def _has_interface(name: str, interface: str) -> bool:
-    return (
-        f"{interface}"
-        in run(["ip", "-n", name, "-brief", "link", "show"], check=False).replace("@", " ").split()
-    )
+    return bool(run(["ip", "-n", name, "-o", "link", "show", "dev", interface], check=False))
 
 
 def _mac(lab: str, part: str) -> str:
