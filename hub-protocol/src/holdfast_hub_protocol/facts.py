@@ -129,7 +129,7 @@ def _safetensors(blobs: list[Path]) -> dict[str, Any] | None:
     for blob in blobs:
         try:
             parameters += _tensor_parameters(blob)
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             return None
     # JSON numbers stop being exact past 2**53.
     if not parameters or sum(parameters.values()) >= 1 << 53:
@@ -146,7 +146,9 @@ def _tensor_parameters(blob: Path) -> Counter[str]:
     parameters: Counter[str] = Counter()
     for name, tensor in header.items():
         if name != "__metadata__":
-            parameters[str(tensor["dtype"])] += math.prod(int(side) for side in tensor["shape"])
+            parameters[_plain(str(tensor["dtype"]))] += math.prod(
+                int(side) for side in tensor["shape"]
+            )
     return parameters
 
 

@@ -99,7 +99,7 @@ def encode_cursor(text: str) -> str:
 def decode_cursor(cursor: str) -> str:
     """Return where the last page ended; HubError 400 for a cursor that is none of ours."""
     try:
-        text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+        text = base64.b64decode(cursor.encode("ascii"), b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError, ValueError):
         raise errors.bad_request("malformed cursor") from None
     if "\0" in text:
