@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "holdfast-starter")
     parser.add_argument("--questions", type=Path, default=HERE / "questions.yml")
     parser.add_argument("--card", type=Path, default=HERE / "card.md", help="the model card")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=32, help="conversations per step")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20)
