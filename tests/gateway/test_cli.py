@@ -40,6 +40,15 @@ def test_a_seed_with_mistakes_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_identity_database_without_tables_is_told(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/trust.db"
+    file = write_config(tmp_path, "http://127.0.0.1:1", trust={"database": database})
+    done = run("serve", "--config", str(file))
+    assert done.returncode == 1
+    assert "identity database" in done.stderr
+    assert "holdfast-trust --database" in done.stderr
+
+
 def test_a_port_in_use_is_an_error_and_the_process_ends(tmp_path: Path) -> None:
     import socket
 

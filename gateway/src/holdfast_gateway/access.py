@@ -27,6 +27,10 @@ class Access:
             load_seed(self._store, trust.seed)
         self._decisions = Decisions()
 
+    def check(self) -> None:
+        """Raise TrustError if tokens cannot be checked."""
+        self._store.authenticate("nobody")
+
     async def authenticate(self, authorization: str | None) -> Principal:
         """Return whom an Authorization header proves; raise 401, or 503 when it cannot be known."""
         scheme, _, token = (authorization or "").partition(" ")

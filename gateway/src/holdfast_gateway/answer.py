@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from contextlib import suppress
 
 import aiohttp
 from starlette.types import Send
@@ -20,6 +21,7 @@ from holdfast_gateway.view import StreamView
 log = logging.getLogger("holdfast.gateway")
 
 _DONE = b"[DONE]"
+_LAST_WORD_SECONDS = 5.0
 
 
 class Answer:
@@ -58,8 +60,10 @@ class Answer:
         self._transaction.end("error", 200 if self._started else error.status)
         if not self._started:
             raise error
-        await self._write(error.event())
-        await self._finish()
+        with suppress(TimeoutError):  # a client that reads nothing does not hold up a shutdown
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                await self._write(error.event())
+                await self._finish()
 
     async def _give(self) -> None:
         response: aiohttp.ClientResponse | None = None

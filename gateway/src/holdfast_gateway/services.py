@@ -57,6 +57,7 @@ def check(config: Config) -> None:
     access = Access(config.trust)
     store = UsageStore(config.database)
     try:
+        access.check()
         store.create_schema()
         Journal(config.ledger).close()
     finally:
