@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast_installer.bundle import sbom, signature
+from holdfast_installer.bundle.digests import blob_path, digest_of_bytes
 from holdfast_installer.bundle.manifest import Artifact, Environment, Manifest
 from holdfast_installer.plan.blockers import software_packages
+from holdfast_installer.profiles import hardware_profile
 from holdfast_installer.site_file import parse_site
 from holdfast_installer.survey import facts as f
 
@@ -28,7 +31,7 @@ def digest(character: str) -> str:
     return f"sha256:{character * 64}"
 
 
-HARDWARE_PACKAGES = ("libnuma1", "g++")
+HARDWARE_PACKAGES = hardware_profile("cpu-low-power").debian
 
 
 def manifest(packages: tuple[str, ...] | None = None, **changes: object) -> Manifest:
@@ -111,6 +114,34 @@ def manifest(packages: tuple[str, ...] | None = None, **changes: object) -> Mani
         "artifacts": (*debs, *requirements, *wheels, *model),
     }
     return Manifest.model_validate({**fields, **changes})
+
+
+def write_bundle(folder: Path) -> Manifest:
+    """Write the example as a bundle that verifies: each blob is a few bytes, signed by own key."""
+    blobs: dict[str, bytes] = {}
+    example = manifest()
+    artifacts = []
+    for artifact in example.artifacts:
+        content = f"{artifact.kind} {artifact.digest}".encode()
+        blobs[artifact.digest] = content
+        changed = {"digest": digest_of_bytes(content), "size": len(content)}
+        artifacts.append(artifact.model_copy(update=changed))
+    environments = {
+        name: one.model_copy(update={"requirements": digest_of_bytes(blobs[one.requirements])})
+        for name, one in example.environments.items()
+    }
+    small = manifest(artifacts=tuple(artifacts), environments=environments)
+    for content in blobs.values():
+        path = blob_path(folder / "blobs", digest_of_bytes(content))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (folder / "manifest.json").write_bytes(small.canonical())
+    (folder / "sbom.cdx.json").write_bytes(sbom.render(small))
+    key = signature.own_key()
+    (folder / "signatures").mkdir()
+    signed = signature.sign(small.canonical(), key)
+    (folder / "signatures" / signature.file_name(key)).write_bytes(signed)
+    return small
 
 
 def facts(name: str = "serving-1", **changes: object) -> f.HostFacts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from site_parts import COMMIT, DATA, GIB, example_site, facts, manifest, survey
+from site_parts import COMMIT, DATA, GIB, example_site, facts, manifest, survey, write_bundle
 
 from holdfast_installer import plan_command
 from holdfast_installer.bundle.manifest import Environment
@@ -235,8 +235,8 @@ def test_all_of_them_at_once() -> None:
 def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> tuple[int, str]:
     """Run the command over a bundle on disk, with hosts as a survey saw them on another day."""
     bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    (bundle / "manifest.json").write_bytes(manifest().canonical())
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path / "state"))
+    write_bundle(bundle)
     (tmp_path / "site.yml").write_text(EXAMPLE)
     seen = survey(clock=f.Clock(offset_seconds=500, doubt_seconds=1))
     monkeypatch.setattr(plan_command, "take_survey", lambda _site: seen)
@@ -263,6 +263,21 @@ def test_the_commands_json_holds_the_plan_and_its_blockers(
     assert code == 3
     read = Plan.model_validate(json.loads(text))
     assert [one.name for one in read.blockers] == ["clock"]
+
+
+def test_the_command_opens_no_bundle_that_does_not_verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path / "state"))
+    bundle = tmp_path / "bundle"
+    write_bundle(bundle)
+    blob = next(path for path in (bundle / "blobs").rglob("*") if path.is_file())
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    (tmp_path / "site.yml").write_text(EXAMPLE)
+    arguments = ["--site", str(tmp_path / "site.yml"), "--bundle", str(bundle)]
+    result = CliRunner().invoke(plan_command.plan, arguments)
+    assert isinstance(result.exception, Refused)
+    assert "not what was signed" in str(result.exception)
 
 
 def test_a_gpu_profile_needs_a_gpu_that_answers() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from site_parts import manifest
+from site_parts import write_bundle
 
 from holdfast_installer.lab import cluster
 from holdfast_installer.plan import Plan
@@ -41,8 +41,7 @@ class Site:
         )
         assert done.returncode == 0, done.stderr
         self.bundle = folder / "bundle"
-        self.bundle.mkdir()
-        (self.bundle / "manifest.json").write_bytes(manifest().canonical())
+        write_bundle(self.bundle)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run holdfast where the operator sits."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from holdfast_installer.bundle import manifest
+from holdfast_installer.bundle.verify import verify
 from holdfast_installer.console import console, emit, json_option
 from holdfast_installer.errors import EXIT_REFUSED, Refused
 from holdfast_installer.plan import Plan, make_plan
@@ -37,13 +37,15 @@ GIB = 1024**3
 def plan(*, site_path: Path, bundle_path: Path, as_json: bool) -> None:
     """Print placement, sizes and steps; touches nothing.
 
-    Where something bars an apply, every blocker is listed at once and the exit code is 3.
+    The bundle is verified first. Where something bars an apply, every blocker is listed at once
+    and the exit code is 3.
     """
     site = load_site(site_path)
-    held = manifest.load(bundle_path)
+    with console.status("Verifying the bundle"):
+        verified = verify(bundle_path)
     with console.status(f"Reading {len(site.hosts)} hosts"):
         seen = take_survey(site)
-    made = make_plan(site, seen, held)
+    made = make_plan(site, seen, verified.manifest)
     emit(made, as_json=as_json, render=_render)
     if made.blockers and as_json:
         raise click.exceptions.Exit(EXIT_REFUSED)
