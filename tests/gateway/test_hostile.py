@@ -172,3 +172,18 @@ def test_words_of_the_model_are_never_events(gateway: RunningGateway) -> None:
     ]
     assert " data: [DONE]\n\n" in said
     assert ',"usage":{}}' in said
+
+
+def test_no_orphan_keeps_the_port(own_gateway: RunningGateway) -> None:
+    """granian's parent process is killed; the worker that serves must not live on."""
+    own_gateway.process.kill()
+    own_gateway.process.wait(10)
+    until(lambda: not _listens(own_gateway), 20)
+
+
+def _listens(gateway: RunningGateway) -> bool:
+    try:
+        connect(gateway).close()
+    except ConnectionRefusedError:
+        return False
+    return True
