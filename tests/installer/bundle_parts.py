@@ -10,15 +10,19 @@ import subprocess
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pysequoia
-import pytest
 
 from holdfast_installer.bundle import web
 from holdfast_installer.bundle.lock import lock
 from holdfast_installer.bundle.lockfile import EnvironmentSource, Lock, ModelSource, Sources
 from holdfast_installer.bundle.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 CHANGED = ("PIP_CERT", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX")
 
@@ -94,7 +98,7 @@ def make_archive(
     return public
 
 
-def make_wheel(
+def make_wheel(  # noqa: PLR0913 - a builder: each is a field of a wheel
     folder: Path,
     name: str,
     version: str = "1.0",

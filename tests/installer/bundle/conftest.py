@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from bundle_parts import World, enter, make_lock, make_world
 
 from holdfast_installer.bundle import build, signature
 from holdfast_installer.bundle.digests import blob_path
-from holdfast_installer.bundle.lockfile import Lock
 from holdfast_installer.bundle.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast_installer.bundle.lockfile import Lock
+
 
 @pytest.fixture(scope="session")
 def _pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Lock]]:
@@ -62,5 +67,5 @@ def bundle(locked: tuple[World, Lock], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def signers(locked: tuple[World, Lock]) -> Path:
+def signers(locked: tuple[World, Lock]) -> Path:  # noqa: ARG001 - it sets the state folder
     return Path(os.environ["HOLDFAST_STATE"]) / "keys" / signature.ALLOWED

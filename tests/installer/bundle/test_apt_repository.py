@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pysequoia
 import pytest
-from bundle_parts import World
 
 from holdfast_installer.bundle import apt_repository
 from holdfast_installer.bundle.digests import blob_path
-from holdfast_installer.bundle.lockfile import Lock
 from holdfast_installer.bundle.manifest import load
 from holdfast_installer.bundle.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bundle_parts import World
+
+    from holdfast_installer.bundle.lockfile import Lock
 
 
 class Mirror:
@@ -25,8 +30,9 @@ class Mirror:
         index = folder / "apt/dists/holdfast/main/binary-amd64"
         index.mkdir(parents=True)
         (folder / "apt/pool").mkdir()
-        files = {each.name: blob_path(bundle / "blobs", each.digest)
-                 for each in manifest.of_kind("file")}
+        files = {
+            each.name: blob_path(bundle / "blobs", each.digest) for each in manifest.of_kind("file")
+        }
         (index / "Packages").write_bytes(files["apt/Packages"].read_bytes())
         self.release = folder / "apt/dists/holdfast/InRelease"
         self.release.write_bytes(files["apt/InRelease"].read_bytes())
@@ -57,7 +63,10 @@ class Mirror:
             text=True,
             check=False,
             cwd=self.folder,
-            env={"APT_CONFIG": str(self.folder / "apt.conf"), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+            env={
+                "APT_CONFIG": str(self.folder / "apt.conf"),
+                "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            },
         )
 
     def update(self) -> subprocess.CompletedProcess[str]:

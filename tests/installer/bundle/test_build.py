@@ -4,21 +4,26 @@ import json
 import os
 import shutil
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from bundle_parts import World
 from click.testing import CliRunner
 
 from holdfast_installer.bundle import build, signature
 from holdfast_installer.bundle.command import bundle as command
 from holdfast_installer.bundle.digests import blob_path
 from holdfast_installer.bundle.durable import only_one
-from holdfast_installer.bundle.lockfile import Lock
 from holdfast_installer.bundle.manifest import load
 from holdfast_installer.bundle.store import Store
 from holdfast_installer.bundle.verify import verify
 from holdfast_installer.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bundle_parts import World
+
+    from holdfast_installer.bundle.lockfile import Lock
 
 
 def build_in(folder: Path, lock: Lock, store: Store | None = None) -> build.Built:
@@ -81,9 +86,7 @@ def test_an_address_that_was_forgotten_is_asked_for_again(
     verify(tmp_path / "bundle")
 
 
-def test_a_package_gone_from_the_mirror_is_named(
-    moved: tuple[World, Lock], tmp_path: Path
-) -> None:
+def test_a_package_gone_from_the_mirror_is_named(moved: tuple[World, Lock], tmp_path: Path) -> None:
     world, lock = moved
     changed = lock.model_copy(
         update={
@@ -118,9 +121,7 @@ def test_a_source_that_serves_other_bytes_is_refused(
     assert build_in(tmp_path / "bundle", lock).changed
 
 
-def test_a_damaged_cache_is_noticed_and_mended(
-    moved: tuple[World, Lock], tmp_path: Path
-) -> None:
+def test_a_damaged_cache_is_noticed_and_mended(moved: tuple[World, Lock], tmp_path: Path) -> None:
     world, lock = moved
     build_in(tmp_path / "one", lock)
     shutil.rmtree(tmp_path / "one")
@@ -158,7 +159,8 @@ def test_a_new_bundle_takes_the_old_ones_place_at_once(
     second = build_in(folder, lock.model_copy(update={"artifacts": fewer}))
     assert first.digest != second.digest == verify(folder).digest
     assert sorted(path.name for path in tmp_path.iterdir() if path != world.folder) == [
-        ".bundle.lock", "bundle"
+        ".bundle.lock",
+        "bundle",
     ]
 
 
@@ -169,7 +171,7 @@ def test_blobs_are_linked_from_the_cache_and_cannot_be_written(
     for digest in lock.sizes():
         cached = blob_path(world.cache / "blobs", digest)
         built = blob_path(world.folder / "bundle/blobs", digest)
-        assert os.path.samefile(cached, built)
+        assert cached.samefile(built)
         assert built.stat().st_mode & 0o222 == 0
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from bundle_parts import World, enter
 
 from holdfast_installer.bundle import build, fetch, signature
-from holdfast_installer.bundle.lockfile import Lock
 from holdfast_installer.bundle.store import Store
 from holdfast_installer.errors import HoldfastError
 
-needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from holdfast_installer.bundle.lockfile import Lock
+
+needs_mounts = pytest.mark.skipif(
+    os.geteuid() != 0, reason="mounts a small file system: needs root"
+)
 
 
 @pytest.fixture

@@ -9,13 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from bundle_parts import World
 
-from holdfast_installer.bundle.lockfile import Lock
 from holdfast_installer.bundle.verify import verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bundle_parts import World
+
+    from holdfast_installer.bundle.lockfile import Lock
 
 ROUNDS = 6
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from bundle_parts import Deb, World, make_archive, make_lock, make_simple_index, make_wheel
@@ -9,6 +9,9 @@ from bundle_parts import Deb, World, make_archive, make_lock, make_simple_index,
 from holdfast_installer.bundle import lockfile
 from holdfast_installer.bundle.lockfile import EnvironmentSource, Lock
 from holdfast_installer.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def names(lock: Lock, kind: str) -> dict[str, str]:
@@ -141,8 +144,13 @@ def test_packages_of_this_machine_do_not_count_as_there(world: World, tmp_path: 
     del tmp_path
     archive = world.folder / "archive-two"
     key = make_archive(
-        archive, [Deb("base-files", fields="Essential: yes\nPriority: required\n"), Deb("apt"),
-                  Deb("hello", depends="libc6"), Deb("libc6", "0.1")]
+        archive,
+        [
+            Deb("base-files", fields="Essential: yes\nPriority: required\n"),
+            Deb("apt"),
+            Deb("hello", depends="libc6"),
+            Deb("libc6", "0.1"),
+        ],
     )
     (world.folder / "etc/apt/sources.list").write_text(
         f"deb [signed-by={key}] file:{archive} bookworm main\n"

@@ -3,16 +3,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from bundle_parts import make_model
 
 from holdfast_installer.bundle.lockfile import ModelSource
-from holdfast_installer.bundle.manifest import Artifact
 from holdfast_installer.bundle.models import lock_model
 from holdfast_installer.bundle.store import Store
 from holdfast_installer.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast_installer.bundle.manifest import Artifact
 
 
 def lock_folder(folder: Path, cache: Path) -> list[Artifact]:
@@ -39,8 +43,7 @@ def test_a_folders_commit_is_the_one_git_would_make(tmp_path: Path) -> None:
     shutil.copytree(model, checkout)
     [weights] = [each for each in artifacts if each.filename == "model.safetensors"]
     (checkout / "model.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\n"
-        f"oid {weights.digest}\nsize {weights.size}\n"
+        f"version https://git-lfs.github.com/spec/v1\noid {weights.digest}\nsize {weights.size}\n"
     )
     git(checkout, "init", "-q")
     git(checkout, "add", "-A")
@@ -48,7 +51,9 @@ def test_a_folders_commit_is_the_one_git_would_make(tmp_path: Path) -> None:
         f"GIT_{role}_{what}": value
         for role in ("AUTHOR", "COMMITTER")
         for what, value in {
-            "NAME": "Holdfast bundle", "EMAIL": "bundle@holdfast.invalid", "DATE": "@0 +0000"
+            "NAME": "Holdfast bundle",
+            "EMAIL": "bundle@holdfast.invalid",
+            "DATE": "@0 +0000",
         }.items()
     }
     git(checkout, "commit", "-q", "-m", "Collected", **who)

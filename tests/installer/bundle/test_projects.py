@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast_installer.bundle import projects
 from holdfast_installer.bundle.digests import digest_of_file
 from holdfast_installer.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.slow

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from holdfast_installer.bundle import sbom
 from holdfast_installer.bundle.manifest import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_bill_of_materials_is_valid_cyclonedx(bundle: Path) -> None:
@@ -33,7 +36,10 @@ def test_everything_carried_is_listed_once_with_its_digest_and_licence(bundle: P
     assert model["type"] == "machine-learning-model"
     assert model["licenses"] == [{"expression": "Apache-2.0"}]
     assert {file["name"] for file in model["components"]} == {
-        "README.md", "config.json", "model.safetensors", "nested/notes.txt"
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "nested/notes.txt",
     }
 
 

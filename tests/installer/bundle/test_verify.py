@@ -3,8 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +14,10 @@ from holdfast_installer.bundle.command import bundle as command
 from holdfast_installer.bundle.digests import blob_path
 from holdfast_installer.bundle.verify import verify
 from holdfast_installer.errors import HoldfastError, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 def new_key(folder: Path, name: str) -> Path:

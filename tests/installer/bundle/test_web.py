@@ -5,13 +5,16 @@ from __future__ import annotations
 import http.server
 import os
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast_installer.bundle import web
 from holdfast_installer.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 CONTENT = os.urandom(300_000)
 
