@@ -169,8 +169,8 @@ class ScriptedUpstream:
                 await response.write(b": keep-alive\n\n")
             for index in range(choices):
                 last = at == script.tokens - 1
+                seen.produced += 1  # before anybody can have seen it
                 await _event(response, _chunk(seen.body, at, index, last=last, chat=chat))
-                seen.produced += 1
         options = seen.body.get("stream_options") or {}
         if options.get("include_usage"):
             final = _base(seen.body, chunk=True, chat=chat)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from gateway_parts import ADA, RunningGateway, until
-from scripted_upstream import MODEL, Script, ScriptedUpstream
+from scripted_upstream import MODEL, WORDS, Script, ScriptedUpstream
 
 AUTH = {"Authorization": f"Bearer {ADA}"}
 
@@ -54,9 +54,9 @@ def test_each_event_passes_as_it_comes(gateway: RunningGateway, upstream: Script
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "x-smg-worker" not in answer.headers
         lines = (line for line in answer.iter_lines() if line)
-        for at in range(3):
-            next(lines)
-            assert upstream.requests[0].produced == at + 1
+        said = [json.loads(next(lines)[6:])["choices"][0]["delta"]["content"] for _ in range(3)]
+        assert said == WORDS[:3]
+        assert upstream.active == 1  # it hangs after the third: none of them waited for a fourth
     until(lambda: upstream.active == 0)
 
 
