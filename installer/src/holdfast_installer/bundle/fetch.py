@@ -185,5 +185,10 @@ def _fetch_wheels(lock: Lock, store: Store, wanted: list[Artifact], moved: Moved
         store.remember("addresses", artifact.digest, address)
 
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="fetch") as pool:
-        for done in [pool.submit(one, artifact) for artifact in wanted]:
-            done.result()
+        running = [pool.submit(one, artifact) for artifact in wanted]
+        try:
+            for done in running:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # not one more download after the first failure
+            raise

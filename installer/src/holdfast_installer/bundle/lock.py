@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from holdfast_installer.bundle import models, projects, web, wheels
 from holdfast_installer.bundle.apt_root import BASE, AptRoot
 from holdfast_installer.bundle.digests import digest_of_file
+from holdfast_installer.bundle.durable import only_one
 from holdfast_installer.bundle.lockfile import (
     PYTHON,
     EnvironmentSource,
@@ -105,8 +106,9 @@ def _lock_debian(shop: _Workshop) -> tuple[str, list[Artifact]]:
         architecture=sources.architecture,
     )
     shop.tell("Debian packages: reading the indexes")
-    root.update()
-    packages = root.closure(sources.debian)
+    with only_one(root.folder / "lock", doing="reading the package indexes", wait=True):
+        root.update()
+        packages = root.closure(sources.debian)
     shop.tell(f"Debian packages: {len(packages)} in the closure")
     for package in packages:
         shop.store.remember("addresses", package.digest, package.address)

@@ -125,10 +125,15 @@ def parse(raw: bytes, where: Path) -> Manifest:
 
 
 def load(directory: Path) -> Manifest:
-    """Read `directory`'s manifest without checking anything it points at; see `verify`."""
+    """Return `directory`'s manifest without checking anything it points at; see `verify`."""
+    return parse(read(directory), directory / MANIFEST)
+
+
+def read(directory: Path) -> bytes:
+    """Return the bytes of `directory`'s manifest, the ones that were signed."""
     path = directory / MANIFEST
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as problem:
         raise HoldfastError(
             "No bundle here",
@@ -137,4 +142,3 @@ def load(directory: Path) -> Manifest:
             next_command="holdfast bundle build --lock bundle.lock -o DIR",
             exit_code=EXIT_REFUSED,
         ) from problem
-    return parse(raw, path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from holdfast_installer.bundle.digests import git_blob_of_file, git_object_name, hex_of
 from holdfast_installer.bundle.manifest import Artifact
@@ -75,6 +76,7 @@ def lock_model(source: ModelSource, store: Store) -> list[Artifact]:
 
 def fetch_model_file(artifact: Artifact, store: Store) -> None:
     """Fetch one file of a hub snapshot into the cache; an interrupted download goes on."""
+    disable_progress_bars()  # the build has its own
     repository, _, commit = artifact.origin.removeprefix("hub:").rpartition("@")
     growing = store.partials / f"hub-{hex_of(artifact.digest)}"
     try:
@@ -107,6 +109,7 @@ def _lock_folder(source: ModelSource, folder: Path, store: Store) -> list[Artifa
 
 
 def _lock_snapshot(source: ModelSource, store: Store) -> list[Artifact]:
+    disable_progress_bars()
     try:
         info = HfApi().model_info(source.source, revision=source.revision, files_metadata=True)
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as problem:

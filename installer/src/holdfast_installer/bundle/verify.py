@@ -18,8 +18,8 @@ from holdfast_installer.bundle.manifest import (
     Artifact,
     Environment,
     Manifest,
-    load,
     parse,
+    read,
 )
 from holdfast_installer.errors import Finding, HoldfastError, Refused
 
@@ -91,7 +91,8 @@ def verify(
             next_command=f"holdfast bundle verify {directory} --allowed-signers FILE",
             exit_code=3,
         )
-    raw, manifest = _signed_manifest(directory)
+    raw = read(directory)
+    manifest = parse(raw, directory / MANIFEST)
     signers, problems = _signers(raw, directory, allowed)
     if len(signers) < threshold:
         asked = f"{threshold} signature{'s' if threshold > 1 else ''} needed, {len(signers)} hold"
@@ -106,12 +107,6 @@ def verify(
             f"The bundle in {directory} is not what was signed", tuple(faults), next_command=_FIX
         )
     return VerifiedBundle(directory, manifest, digest_of_bytes(raw), tuple(sorted(signers)))
-
-
-def _signed_manifest(directory: Path) -> tuple[bytes, Manifest]:
-    manifest = load(directory)
-    raw = (directory / MANIFEST).read_bytes()
-    return raw, parse(raw, directory / MANIFEST) if manifest.canonical() != raw else manifest
 
 
 def _signers(raw: bytes, directory: Path, allowed: Path) -> tuple[set[str], list[Finding]]:

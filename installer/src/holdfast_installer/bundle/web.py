@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 60  # seconds without a byte
 _ATTEMPTS = 4
+_BROKEN = (  # a full disk is an OSError too, and must not be taken for a broken line
+    urllib.error.URLError,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+    http.client.HTTPException,
+)
 
 
 class GoneError(HoldfastError):
@@ -67,7 +74,7 @@ def download(address: str, target: Path, size: int, moved: Callable[[int], None]
                     where=target.name,
                     cause=f"HTTP {problem.code} {problem.reason}",
                 ) from problem
-        except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as problem:
+        except _BROKEN as problem:
             if attempt == _ATTEMPTS:
                 raise HoldfastError(
                     "A download broke off again and again; what came is kept",
