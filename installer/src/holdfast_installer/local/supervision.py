@@ -78,13 +78,14 @@ def _keeps(layout: Layout, wanted: list[Service]) -> bool:
 def _spawn(layout: Layout) -> None:
     # What an earlier supervisor wrote is read by the new one first: it ends what was left behind.
     with (layout.logs / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
+        subprocess.run(
             [sys.executable, "-m", "holdfast_installer.local.supervisor", str(layout.root)],
             cwd=layout.root,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            check=True,
         )
 
 

@@ -72,11 +72,14 @@ class Supervisor:
         self.stopping = False
         self.reload = True
 
-    def run(self) -> None:
-        """Work until SIGTERM; whatever an earlier supervisor left behind is ended first."""
+    def listen(self) -> None:
+        """Take signals from here on; before anybody can learn our number."""
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
         signal.signal(signal.SIGINT, lambda *_: setattr(self, "stopping", True))
         signal.signal(signal.SIGHUP, lambda *_: setattr(self, "reload", True))
+
+    def run(self) -> None:
+        """Work until SIGTERM; whatever an earlier supervisor left behind is ended first."""
         self._end_leftovers()
         while not self.stopping:
             if self.reload:
@@ -93,9 +96,9 @@ class Supervisor:
 
     def _end_leftovers(self) -> None:
         path = self.layout.run / "supervisor.json"
-        if not path.exists():
-            return
-        for one in Report.model_validate_json(path.read_bytes()).services:
+        before = Report.model_validate_json(path.read_bytes()) if path.exists() else Report(pid=0)
+        self._write()
+        for one in before.services:
             if one.pid:
                 kill_session(one.pid, one.started)
 
@@ -173,15 +176,19 @@ class Supervisor:
 
 
 def main(state: Path) -> int:
-    """Supervise `state`, unless somebody does already."""
+    """Supervise `state` in a child that goes on alone, unless somebody does already."""
+    if os.fork():
+        return 0
     layout = Layout(state)
+    supervisor = Supervisor(layout)
+    supervisor.listen()
     with (layout.run / "supervisor.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 1
         os.set_inheritable(lock.fileno(), False)
-        Supervisor(layout).run()
+        supervisor.run()
     return 0
 
 
