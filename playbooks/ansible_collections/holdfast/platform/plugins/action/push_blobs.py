@@ -67,7 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # ansible ships no types
             command: list[Any] = ["sh", "-c", remote]
         else:
             ssh = connection.get_option("ssh_executable")
-            # the connection's own builder, so that keys, known hosts and ControlPersist are the inventory's
+            # the connection's own builder: keys, known hosts and ControlPersist are the inventory's
             command = connection._build_command(ssh, "ssh", connection.get_option("host"), remote)  # noqa: SLF001 - no public way
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)

@@ -1,4 +1,4 @@
-"""Write what happens in a run as JSON lines that the holdfast command turns into progress and journal."""
+"""Write what happens in a run as JSON lines, for the progress and journal of holdfast apply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ name: holdfast_events
 type: aggregate
 short_description: One JSON line per event, chosen fields only
 description:
-  - Appends to the file that the environment variable C(HOLDFAST_EVENTS) names; does nothing without it.
+  - Appends to the file that the environment variable C(HOLDFAST_EVENTS) names, if it does.
   - Results are never written whole, because they may hold secrets. Of a failure its message is
     written, and of a task with C(no_log) only that it failed.
 requirements: []
@@ -109,7 +109,9 @@ def _message(result: Any) -> str:  # noqa: ANN401 - ansible's TaskResult
     parts = [
         str(fields[name]).strip() for name in ("msg", "stderr", "module_stderr") if fields.get(name)
     ]
-    for item in fields.get("results") or []:
-        if isinstance(item, dict) and item.get("failed") and item.get("msg"):
-            parts.append(str(item["msg"]).strip())
+    parts += [
+        str(item["msg"]).strip()
+        for item in fields.get("results") or []
+        if isinstance(item, dict) and item.get("failed") and item.get("msg")
+    ]
     return "\n".join(dict.fromkeys(parts))[:LONGEST]

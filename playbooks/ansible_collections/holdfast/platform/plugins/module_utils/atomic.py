@@ -1,4 +1,4 @@
-"""Write files so that a reader, or a kill at any byte, sees the old content or the new, never a half."""
+"""Write files so that a reader, or a kill at any byte, finds the old or the new, never a half."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The far side of push_blobs: a whole program, sent as text and run by the host's own python3.
 
-First line in: JSON with the wanted digests and sizes. First line out: JSON with those that are missing.
+First line in: JSON with the wanted digests and sizes. First line out: JSON with those missing.
 Then a tar with one member per missing digest comes in; one JSON line of counts goes out.
 """
 
@@ -23,7 +23,7 @@ def place(root: Path, digest: str) -> Path:
 
 
 def lacking(root: Path, wanted: dict[str, int]) -> list[str]:
-    """Return the digests that are absent or of another size; names are only given to verified blobs."""
+    """Return the digests that are absent or cut short; only verified blobs ever got their name."""
     return [
         digest
         for digest, size in wanted.items()

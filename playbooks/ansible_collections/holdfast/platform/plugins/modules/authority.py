@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -12,7 +12,7 @@ DOCUMENTATION = r"""
 module: authority
 short_description: The site's certificate authority
 description:
-  - The key is made on the host and never leaves it. The certificate is constrained to the site's domain.
+  - The key is made on the host and never leaves it; it may sign for the site's domain alone.
   - An authority that exists is kept; a key without its certificate, or the reverse, is an error.
 author: The Holdfast founders
 options:
@@ -48,7 +48,7 @@ def make(directory: Path, name: str, domain: str, days: int) -> None:
 
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
@@ -66,8 +66,8 @@ def make(directory: Path, name: str, domain: str, days: int) -> None:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))  # hosts whose clock is not yet right
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(now - dt.timedelta(hours=1))  # hosts whose clock is not yet right
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -101,7 +101,8 @@ def main() -> None:
     key, certificate = directory / "ca.key", directory / "ca.pem"
     if certificate.exists() and not key.exists():
         module.fail_json(
-            msg=f"{certificate} has lost its key {key}: restore it, or remove the certificate to begin anew"
+            msg=f"{certificate} has lost its key {key}: restore the key, "
+            "or remove the certificate to begin anew"
         )
     changed = not certificate.exists()
     if changed and not module.check_mode:

@@ -14,7 +14,7 @@ DOCUMENTATION = r"""
 module: blob_store
 short_description: The bundle's blobs as a mirror's folders
 description:
-  - Links every artifact under the name its clients ask for; the blobs themselves stay where they are.
+  - Links every artifact under the name its clients ask for; the blobs stay where they are.
   - Blobs come in through the action M(holdfast.platform.push_blobs).
 author: The Holdfast founders
 options:
@@ -47,31 +47,23 @@ archive_key:
 """
 
 
+APT = {
+    "apt/Packages": ["apt/dists/holdfast/main/binary-amd64/Packages"],
+    "apt/InRelease": ["apt/dists/holdfast/InRelease"],
+}
+
+
 def names(artifact: dict[str, Any]) -> list[str]:
     """Return where an artifact appears in the tree; empty for what no client fetches by name."""
-    kind, filename = artifact["kind"], artifact.get("filename") or artifact["name"]
+    kind, filename, name = artifact["kind"], artifact["filename"], artifact["name"]
+    digest = artifact["digest"].removeprefix("sha256:")
     if kind == "deb":
         return [f"apt/pool/{filename}"]
     if kind == "wheel":
         return [f"wheels/{filename}"]
-    if kind != "file":
-        return []
-    name = artifact["name"]
-    if name == "apt/Packages":
-        # apt asks by the digest that InRelease names, so an update in mid-flight stays consistent
-        digest = artifact["digest"].removeprefix("sha256:")
-        return [
-            f"apt/dists/holdfast/{where}"
-            for where in (
-                "main/binary-amd64/Packages",
-                f"main/binary-amd64/by-hash/SHA256/{digest}",
-            )
-        ]
-    if name == "apt/InRelease":
-        return ["apt/dists/holdfast/InRelease"]
-    if name.startswith("environments/"):
-        return [f"environments/{artifact['digest'].removeprefix('sha256:')}.txt"]
-    return [name]
+    if kind == "file" and name.startswith("environments/"):
+        return [f"environments/{digest}.txt"]
+    return APT.get(name, [name]) if kind == "file" else []
 
 
 def wanted_links(manifest: dict[str, Any], manifest_path: Path, root: Path) -> dict[str, str]:

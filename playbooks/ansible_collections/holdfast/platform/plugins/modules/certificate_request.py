@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,8 @@ def shortcoming(found: bytes, key: Any, params: dict[str, Any]) -> str:  # noqa:
         return "another authority signed it"
     if not x509_names.same_names(certificate, params["names"], params["addresses"]):
         return "its names differ"
-    left = certificate.not_valid_after - datetime.datetime.utcnow()  # noqa: DTZ003 - Debian's version speaks naive UTC
-    return (
-        f"{left.days} days are left" if left < datetime.timedelta(days=params["renew_days"]) else ""
-    )
+    left = certificate.not_valid_after - dt.datetime.utcnow()  # noqa: DTZ003 - Debian's version speaks naive UTC
+    return f"{left.days} days are left" if left < dt.timedelta(days=params["renew_days"]) else ""
 
 
 def request_for(key: Any, name: str) -> str:  # noqa: ANN401 - any of cryptography's key classes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def sign(params: dict[str, Any]) -> str:
     request = x509.load_pem_x509_csr(params["request"].encode())
     if not request.is_signature_valid:
         raise ValueError("the request is not signed by the key it names")
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -72,8 +72,8 @@ def sign(params: dict[str, Any]) -> str:
         .issuer_name(authority.subject)
         .public_key(request.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))  # hosts whose clock is not yet right
-        .not_valid_after(now + datetime.timedelta(days=params["days"]))
+        .not_valid_before(now - dt.timedelta(hours=1))  # hosts whose clock is not yet right
+        .not_valid_after(now + dt.timedelta(days=params["days"]))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage(roles), critical=False)

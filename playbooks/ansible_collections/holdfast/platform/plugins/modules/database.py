@@ -13,7 +13,7 @@ DOCUMENTATION = r"""
 module: database
 short_description: Databases, their owners and their readers
 description:
-  - Roles are named after the system accounts, so that peer authentication needs neither map nor password.
+  - Roles are named after the system accounts: peer authentication needs no map or password.
 author: The Holdfast founders
 options:
   databases:
@@ -62,6 +62,7 @@ class Cluster:
         self.account = pwd.getpwnam("postgres")
 
     def query(self, database: str, sql: str) -> list[str]:
+        """Return the lines that a statement answers."""
         done = subprocess.run(
             [
                 "psql",
@@ -92,11 +93,13 @@ class Cluster:
         return done.stdout.split("\n")[:-1]
 
     def execute(self, database: str, sql: str) -> None:
+        """Run a statement that changes something, or only note it in check mode."""
         self.statements.append(sql)
         if not self.module.check_mode:
             self.query(database, sql)
 
     def converge(self, databases: list[dict[str, Any]]) -> None:
+        """Make what is missing."""
         roles = set(self.query("postgres", "select rolname from pg_roles"))
         names = set(self.query("postgres", "select datname from pg_database"))
         wanted = {role for item in databases for role in (item["owner"], *item["readers"])}
@@ -117,11 +120,13 @@ class Cluster:
                 self.let_read(item["name"], item["owner"], reader)
 
     def let_read(self, database: str, owner: str, reader: str) -> None:
+        """Let a role read every table of the owner, present and to come."""
         name = reader.replace("'", "''")
         allowed = self.query(
             database,
             f"select has_database_privilege('{name}', current_database(), 'connect') and exists ("  # noqa: S608 - names come from the plan, quoted
-            "select from pg_default_acl, aclexplode(defaclacl) as acl join pg_roles on pg_roles.oid = acl.grantee "
+            "select from pg_default_acl, aclexplode(defaclacl) as acl "
+            "join pg_roles on pg_roles.oid = acl.grantee "
             f"where rolname = '{name}' and privilege_type = 'SELECT')",
         )
         if allowed == ["t"]:
@@ -130,7 +135,10 @@ class Cluster:
             f"grant connect on database {quoted(database)} to {quoted(reader)}",
             f"grant usage on schema public to {quoted(reader)}",
             f"grant select on all tables in schema public to {quoted(reader)}",
-            f"alter default privileges for role {quoted(owner)} in schema public grant select on tables to {quoted(reader)}",
+            (
+                f"alter default privileges for role {quoted(owner)} in schema public "
+                f"grant select on tables to {quoted(reader)}"
+            ),
         ):
             self.execute(database, sql)
 

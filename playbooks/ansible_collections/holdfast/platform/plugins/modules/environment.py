@@ -30,7 +30,7 @@ options:
     type: str
     required: true
   source:
-    description: Where C(manifest.json), C(environments/) and C(wheels/) are; a folder or an https address.
+    description: Folder or https address of C(manifest.json), C(environments/) and C(wheels/).
     type: str
     required: true
   root: {description: Folder of the environments., type: path, default: /opt/holdfast/environments}
@@ -82,7 +82,7 @@ def uv_program(module: AnsibleModule, root: Path) -> Path:
     ]
     if not wheels:
         module.fail_json(
-            msg="the bundle holds no wheel of uv; rebuild it with the software profile of this release"
+            msg="the bundle holds no wheel of uv: build it with this release's software profile"
         )
     filename, digest = wheels[0]["filename"], wheels[0]["digest"].removeprefix("sha256:")
     program = root / ".uv" / digest[:12] / "uv"

@@ -97,6 +97,7 @@ class Convergence:
         self.diffs: list[dict[str, str]] = []
 
     def ids(self, item: dict[str, Any]) -> tuple[int, int]:
+        """Return the wanted owner, as numbers."""
         try:
             return atomic.owner_ids(item["owner"], item["group"])
         except KeyError as error:
@@ -108,6 +109,7 @@ class Convergence:
             raise
 
     def directory(self, item: dict[str, Any]) -> None:
+        """Make a folder, and remove what may not be in it."""
         path, mode, ids = Path(item["path"]), int(item["mode"], 8), self.ids(item)
         if not path.is_dir() or atomic.attributes_differ(path, mode, ids):
             self.paths.append(str(path))
@@ -121,6 +123,7 @@ class Convergence:
                     self.remove(entry)
 
     def remove(self, path: Path) -> None:
+        """Remove whatever is at the path."""
         self.paths.append(str(path))
         if self.dry:
             return
@@ -130,6 +133,7 @@ class Convergence:
             path.unlink()
 
     def file(self, item: dict[str, Any]) -> None:
+        """Write a file whose content differs; mend owner and mode of one that does not."""
         path, mode, ids = Path(item["path"]), int(item["mode"], 8), self.ids(item)
         wanted = item["content"].encode()
         regular = path.exists() and stat.S_ISREG(path.lstat().st_mode)
@@ -158,6 +162,7 @@ class Convergence:
         atomic.write(path, wanted, mode, ids)
 
     def check(self, path: Path, data: bytes, command: str) -> None:
+        """Have the content checked by its own program, or fail with what that said."""
         with tempfile.NamedTemporaryFile(prefix=f"{path.name}.", dir="/tmp") as draft:
             draft.write(data)
             draft.flush()
@@ -171,6 +176,7 @@ class Convergence:
             )
 
     def link(self, item: dict[str, Any]) -> None:
+        """Set a link."""
         path = Path(item["path"])
         if path.is_symlink() and str(path.readlink()) == item["target"]:
             return

@@ -14,14 +14,18 @@ module: identities
 short_description: Users, teams, services and the services' token files
 description:
   - Runs the platform's own trust library once, as the account that owns the identity database.
-  - Adds what is missing and takes nothing away. A token is issued anew when its file no longer holds.
+  - Adds what is missing, takes nothing away; a token whose file does not hold is issued anew.
 author: The Holdfast founders
 options:
   python: {description: Interpreter of the platform's environment., type: path, required: true}
   account: {description: Account that owns database and ledger., type: str, required: true}
   database: {description: URL of the identity database., type: str, required: true}
   ledger: {description: Folder of the ledger., type: path, required: true}
-  readers: {description: Accounts that may read the database., type: list, elements: str, default: []}
+  readers:
+    description: Accounts that may read the database.
+    type: list
+    elements: str
+    default: []
   teams:
     description: Teams with the users in them.
     type: list
@@ -72,7 +76,9 @@ for team in wanted["teams"]:
         members.setdefault(user, []).append(team["name"])
 everyone = seed.Seed(
     teams=tuple(team["name"] for team in wanted["teams"]),
-    users=tuple(seed.SeedPrincipal(name=name, teams=tuple(teams)) for name, teams in members.items()),
+    users=tuple(
+        seed.SeedPrincipal(name=name, teams=tuple(teams)) for name, teams in members.items()
+    ),
     services=tuple(seed.SeedPrincipal(**service) for service in wanted["services"]),
 )
 with Ledger(Path(wanted["ledger"])) as ledger:
@@ -133,9 +139,7 @@ def main() -> None:
         env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
     )
     if done.returncode:
-        module.fail_json(
-            msg=f"the identity database was not changed: {done.stderr.strip()[-1500:]}"
-        )
+        module.fail_json(msg=f"the identity database is as it was: {done.stderr.strip()[-1500:]}")
     module.exit_json(changed=json.loads(done.stdout)["changed"])
 
 

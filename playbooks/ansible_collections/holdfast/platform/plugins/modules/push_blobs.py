@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 module: push_blobs
 short_description: Carry the blobs of a verified bundle to a host
 description:
-  - Asks the host which digests it lacks and streams just those, as one tar, over the inventory's own ssh.
+  - Asks the host which digests it lacks and streams just those, one tar over the inventory's ssh.
   - The host verifies each blob against its name before it gets that name, so a run that was cut
     goes on with the blobs that are still missing.
 author: The Holdfast founders

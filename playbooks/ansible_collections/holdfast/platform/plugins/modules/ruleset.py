@@ -18,13 +18,21 @@ description:
   - Compares what the kernel holds with what was last loaded, so that a flushed or altered table is
     seen although its file is untouched.
   - Refuses to load a table under which the operator's own address could not open a new connection.
-  - A loaded table is taken back after O(seconds) unless a later task, over a new connection, confirms it.
+  - A loaded table is taken back after O(seconds) unless a task over a new connection confirms it.
 author: The Holdfast founders
 options:
   path: {description: File that defines the table and nothing else., type: path, required: true}
   table: {description: Family and name., type: str, default: inet holdfast}
-  phase: {description: Load it or confirm what was loaded., type: str, choices: [load, confirm], required: true}
-  operators: {description: Networks that the file lets in over SSH., type: list, elements: str, default: []}
+  phase:
+    description: Load it or confirm what was loaded.
+    type: str
+    choices: [load, confirm]
+    required: true
+  operators:
+    description: Networks that the file lets in over SSH.
+    type: list
+    elements: str
+    default: []
   seconds: {description: Time until an unconfirmed table is taken back., type: int, default: 60}
 """
 
@@ -142,7 +150,8 @@ def main() -> None:
     if shut_out := reachable(module.params["operators"]):
         module.fail_json(
             msg=f"the rules would shut out {shut_out}, from where this run comes; "
-            f"networks.operators of the site has {', '.join(module.params['operators'])}. Nothing was loaded.",
+            "networks.operators of the site has "
+            f"{', '.join(module.params['operators'])}. Nothing was loaded.",
         )
     if not module.check_mode:
         load(module, table, source)

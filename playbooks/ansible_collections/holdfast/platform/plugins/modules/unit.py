@@ -137,6 +137,7 @@ class Unit:
         self.did: list[str] = []
 
     def systemctl(self, *words: str) -> None:
+        """Do one thing, or only note it in check mode."""
         self.did.append(words[0])
         if self.module.check_mode:
             return
@@ -155,32 +156,40 @@ class Unit:
             )
 
     def converge(self, params: dict[str, Any]) -> None:
+        """Bring the unit to its state."""
         if not self.module.check_mode:
             reload_manager(params["files"])
         found = properties(self.name)
         if params["state"] == "stopped":
-            if found["UnitFileState"] == "enabled":
-                self.systemctl("disable", self.name)
-            if found["ActiveState"] not in {"inactive", "failed"}:
-                self.systemctl("stop", self.name)
+            self.stop(found)
             return
+        if found["UnitFileState"] == "masked":
+            self.systemctl("unmask", self.name)
         if found["UnitFileState"] in {"disabled", "masked", ""}:
-            if found["UnitFileState"] == "masked":
-                self.systemctl("unmask", self.name)
             self.systemctl("enable", self.name)
         if found["ActiveState"] not in {"active", "activating", "reloading"}:
-            if not self.module.check_mode:
-                # one that failed too often is given another chance
-                subprocess.run(
-                    ["systemctl", "reset-failed", self.name], capture_output=True, check=False
-                )
-            self.systemctl("start", self.name)
+            self.start()
         elif newest_change(params["files"]) > started_at(self.name, found):
             self.refresh(params["verb"])
         if self.did and not self.module.check_mode and params["block"]:
             self.settle(params["wait"])
 
+    def stop(self, found: dict[str, str]) -> None:
+        """Stop the unit, now and at the next boot."""
+        if found["UnitFileState"] == "enabled":
+            self.systemctl("disable", self.name)
+        if found["ActiveState"] not in {"inactive", "failed"}:
+            self.systemctl("stop", self.name)
+
+    def start(self) -> None:
+        """Start the unit; one that failed too often is given another chance."""
+        if not self.module.check_mode:
+            forget = ["systemctl", "reset-failed", self.name]
+            subprocess.run(forget, capture_output=True, check=False)
+        self.systemctl("start", self.name)
+
     def refresh(self, verb: str) -> None:
+        """Make a running unit read its files again."""
         if verb == "reload" and not self.module.check_mode:
             STAMPS.mkdir(parents=True, exist_ok=True)
             (STAMPS / self.name).touch()
