@@ -155,7 +155,9 @@ def test_transport_does_not_pass(seen: JsonValue, verdict: str) -> None:
     assert transport.judge(look(seen), "").verdict == verdict
 
 
-def telemetry_seen(attempts: int = 0, *, active: str = "active", tokens: int = 2) -> JsonValue:
+def telemetry_seen(
+    attempts: int | None = 0, *, active: str = "active", tokens: int = 2
+) -> JsonValue:
     return {
         "units": [{"unit": "u", "active": active, "started": "now", "attempts": attempts}],
         "control_counted": True,
@@ -171,6 +173,7 @@ def test_telemetry_passes_when_silent_counted_and_generating() -> None:
     ("seen", "verdict"),
     [
         (telemetry_seen(3), "fail"),
+        (telemetry_seen(None), "inconclusive"),
         (telemetry_seen(-1), "inconclusive"),
         (telemetry_seen(active="failed"), "inconclusive"),
         (telemetry_seen(tokens=0), "inconclusive"),
@@ -184,7 +187,15 @@ def test_telemetry_passes_when_silent_counted_and_generating() -> None:
             "inconclusive",
         ),
     ],
-    ids=["attempts", "no baseline", "down", "no answer", "no unit", "control uncounted"],
+    ids=[
+        "attempts",
+        "no baseline",
+        "reloaded",
+        "down",
+        "no answer",
+        "no unit",
+        "control uncounted",
+    ],
 )
 def test_telemetry_does_not_pass(seen: JsonValue, verdict: str) -> None:
     assert telemetry.judge(look(seen), "").verdict == verdict

@@ -12,7 +12,7 @@ from holdfast_installer.audit.evidence import AuditResult, write
 from holdfast_installer.audit.run import PROBES
 from holdfast_installer.audit.run import audit as observe
 from holdfast_installer.console import console, emit, json_option
-from holdfast_installer.errors import EXIT_REFUSED
+from holdfast_installer.errors import EXIT_REFUSED, Finding
 from holdfast_installer.site_file import load_site
 
 COLOURS = {"pass": "green", "fail": "bold red", "error": "red"}
@@ -59,11 +59,16 @@ def audit(
 
 
 def _render(result: AuditResult) -> None:
-    table = Table("control", "host", "verdict", "observed")
+    """One row for each control and what was observed, naming the hosts that showed it."""
+    rows: dict[Finding, list[str]] = {}
     for one in result.verdicts:
+        rows.setdefault(one.model_copy(update={"host": ""}), []).append(one.host)
+    table = Table("control", "verdict", "hosts", "observed")
+    for one, hosts in rows.items():
         colour = COLOURS.get(one.verdict, "yellow")
         fix = f"\n[dim]fix: {one.fix}[/dim]" if one.fix else ""
-        table.add_row(one.name, one.host, f"[{colour}]{one.verdict}[/{colour}]", one.detail + fix)
+        verdict = f"[{colour}]{one.verdict}[/{colour}]"
+        table.add_row(one.name, verdict, ", ".join(hosts), one.detail + fix)
     console.print(table)
     held = len(result.verdicts) - len(result.findings)
     console.print(

@@ -16,7 +16,6 @@ from holdfast_installer.converge.events import Event, EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from holdfast_installer.converge.journal import Journal
 
@@ -28,7 +27,6 @@ SSH_ARGUMENTS = (
     "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 )
 SETTINGS = {
-    "ANSIBLE_CONFIG": os.devnull,
     "ANSIBLE_CALLBACKS_ENABLED": "holdfast.platform.holdfast_events",
     "ANSIBLE_PIPELINING": "True",
     "ANSIBLE_SSH_ARGS": SSH_ARGUMENTS,
@@ -85,7 +83,7 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(journal.events),
+            env=_environment(journal),
             pass_fds=(keep_open,) if keep_open >= 0 else (),
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, nothing that takes locks
         )
@@ -105,7 +103,14 @@ def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _environment(events: Path) -> dict[str, str]:
+def _environment(journal: Journal) -> dict[str, str]:
     """Return the child's environment: the operator's own Ansible settings do not leak in."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    return {**kept, **SETTINGS, "HOLDFAST_EVENTS": str(events)}
+    configuration = journal.folder / "ansible.cfg"
+    configuration.write_text("# empty: every setting is in the environment\n")
+    return {
+        **kept,
+        **SETTINGS,
+        "ANSIBLE_CONFIG": str(configuration),
+        "HOLDFAST_EVENTS": str(journal.events),
+    }

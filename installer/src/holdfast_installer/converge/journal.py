@@ -61,7 +61,7 @@ class Journal:
     @property
     def inventory(self) -> Path:
         """The inventory Ansible was given."""
-        return self.folder / "inventory.json"
+        return self.folder / "inventory.yml"
 
     @property
     def output(self) -> Path:

@@ -82,7 +82,7 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
     ended = journal.record.ended_at or journal.record.began_at
     return Applied(
         site=site.name,
-        release=plan.release,
+        release=plan.bundle_digest.removeprefix("sha256:")[:12],
         check=check,
         changed=outcome.changed,
         seconds=round((ended - journal.record.began_at).total_seconds(), 1),
@@ -92,11 +92,8 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
 
 def roles_by_host(playbook: str, site: Site) -> dict[str, int]:
     """Return how many roles a playbook of ours applies to each host, for progress."""
-    text = (
-        resources.files("ansible_collections.holdfast.platform")
-        .joinpath("playbooks", f"{playbook}.yml")
-        .read_text()
-    )
+    folder = resources.files("ansible_collections.holdfast.platform.playbooks")
+    text = folder.joinpath(f"{playbook}.yml").read_text()
     counts = dict.fromkeys((host.name for host in site.hosts), 0)
     for play in yaml.safe_load(text):
         for host in site.hosts:

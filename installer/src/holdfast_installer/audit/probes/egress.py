@@ -122,5 +122,7 @@ def judge(look: Observation, flaw: str) -> Judgement:
             f"{len(seen.attempts)} attempts, but the filter counted {counted}: something else "
             "stopped them",
         )
-    ways = ", ".join(one.target for one in seen.attempts)
-    return Judgement("pass", f"not one of {ways} got out; the filter counted {counted} drops")
+    return Judgement(
+        "pass",
+        "TCP and UDP over IPv4 and IPv6: nothing got out, and the filter counted each attempt",
+    )

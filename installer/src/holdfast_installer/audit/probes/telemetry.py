@@ -33,14 +33,17 @@ WORKER_FILES = "/etc/holdfast/load_balancer"
 
 
 class Unit(BaseModel):
-    """One vLLM unit; `attempts` are packets it tried to send since it started, -1 if not noted."""
+    """One vLLM unit; `attempts` are packets it tried to send since it started.
+
+    None: nothing was noted at its start. Negative: the filter was loaded anew since.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     unit: str
     active: str
     started: str
-    attempts: int
+    attempts: int | None
 
 
 class Generation(BaseModel):
@@ -106,7 +109,7 @@ def judge(look: Observation, flaw: str) -> Judgement:
     seen = Seen.model_validate(look.seen)
     if not seen.units:
         return Judgement("inconclusive", "no vLLM unit is installed here", "holdfast apply")
-    loud = [one for one in seen.units if one.attempts > 0]
+    loud = [one for one in seen.units if (one.attempts or 0) > 0]
     if loud:
         told = "; ".join(f"{one.unit} tried to send {one.attempts} packets" for one in loud)
         return Judgement(
@@ -114,9 +117,17 @@ def judge(look: Observation, flaw: str) -> Judgement:
         )
     if not seen.control_counted:
         return Judgement("inconclusive", "the filter did not count the probe's own packet")
-    unnoted = [one.unit for one in seen.units if one.attempts < 0]
+    unnoted = [one.unit for one in seen.units if one.attempts is None]
     if unnoted:
         return Judgement("inconclusive", f"no count was noted when {', '.join(unnoted)} started")
+    uncounted = [one.unit for one in seen.units if (one.attempts or 0) < 0]
+    if uncounted:
+        return Judgement(
+            "inconclusive",
+            f"the filter was loaded anew after {', '.join(uncounted)} started: what it sent "
+            "meanwhile was not counted",
+            "systemctl restart the unit, then audit again",
+        )
     down = [f"{one.unit} is {one.active}" for one in seen.units if one.active != "active"]
     if down:
         return Judgement("inconclusive", "; ".join(down), "systemctl status on the host")
@@ -124,5 +135,6 @@ def judge(look: Observation, flaw: str) -> Judgement:
     if len([one for one in answers if one.tokens > 0]) < len(seen.units):
         problems = "; ".join(one.problem for one in answers if one.problem) or "no answer"
         return Judgement("inconclusive", f"not every unit generated: {problems}")
-    units = ", ".join(f"{one.unit} (started {one.started})" for one in seen.units)
-    return Judgement("pass", f"not one packet from {units} to an answer of today")
+    return Judgement(
+        "pass", "from the start of each unit to an answer of now, not one packet to anybody"
+    )

@@ -90,8 +90,7 @@ def judge(look: Observation, flaw: str) -> Judgement:
         return Judgement(
             "inconclusive", "this host cannot speak TLS 1.1, so its refusal is untested"
         )
-    ports = ", ".join(str(port) for port in sorted({one.port for one in seen.listeners}))
-    return Judgement("pass", f"ports {ports} refuse plain HTTP and TLS 1.1, and speak TLS")
+    return Judgement("pass", "every port others can reach speaks TLS, no plain HTTP, no TLS 1.1")
 
 
 def _answers_plainly(answer: str) -> bool:

@@ -1,8 +1,8 @@
 """Runs on a serving host: how often vLLM's user tried to send a packet since each unit started.
 
 Argument: {"account": str, "counter": str, "baselines": folder}. Prints {"units": [{"unit",
-"active", "started", "attempts"}], "control_counted": bool}. `attempts` is -1 where no baseline was
-noted when the unit started. The control sends a packet as the same user: a counter that does not
+"active", "started", "attempts"}], "control_counted": bool}. `attempts` is None where no baseline was
+noted when the unit started, and negative where the filter was loaded anew since. The control sends a packet as the same user: a counter that does not
 count it proves nothing. Standard library only: hosts have no more.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
                 "unit": name,
                 "active": state["ActiveState"],
                 "started": state["ExecMainStartTimestamp"],
-                "attempts": -1 if baseline is None else before - baseline,
+                "attempts": None if baseline is None else before - baseline,
             }
         )
     run("setpriv", f"--reuid={given['account']}", "--clear-groups", sys.executable, "-c", SEND)
