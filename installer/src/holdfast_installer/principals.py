@@ -6,8 +6,10 @@ plane is SSH: there is no service that would take such orders over the network.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +94,8 @@ def _without(arguments: list[str], option: str) -> list[str]:
 
 def _on_control(site: Site, arguments: tuple[str, ...]) -> tuple[int, str, str]:
     control = site.with_role("control")[0]
-    done = run_on(site, control, (ON_CONTROL, *arguments))
+    actor = f"HOLDFAST_TRUST_ACTOR={getpass.getuser()}@{platform.node()}"
+    done = run_on(site, control, ("env", actor, ON_CONTROL, *arguments))
     return done.returncode, done.stdout, done.stderr
 
 
