@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from holdfast_installer.console import console
 from holdfast_installer.errors import HoldfastError
@@ -81,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         main_group.main(args=arguments, prog_name="holdfast", standalone_mode=True)
     except HoldfastError as error:
-        console.print(f"[bold red]holdfast:[/bold red] {click.unstyle(str(error))}", markup=True)
+        # A host's name stands in square brackets, and what a host said may hold any.
+        said = escape(click.unstyle(str(error)))
+        console.print(f"[bold red]holdfast:[/bold red] {said}", soft_wrap=True)
         sys.exit(error.exit_code)
 
 

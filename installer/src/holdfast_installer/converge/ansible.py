@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.2
 FORKS = 50
+PATIENCE_SECONDS = 30
 # A host that goes away is noticed within half a minute; connections are kept between tasks.
 SSH_ARGUMENTS = (
     "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
@@ -85,22 +86,41 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
             stderr=subprocess.STDOUT,
             env=_environment(journal),
             pass_fds=(keep_open,) if keep_open >= 0 else (),
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, nothing that takes locks
+            # Ctrl-C is for us alone; we hand it on once, so that Ansible ends its workers in order.
+            start_new_session=True,
+            preexec_fn=_DieWith(os.getpid()),  # noqa: PLW1509 - two system calls, nothing that locks
         )
         try:
             while child.poll() is None:
                 drain()
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            child.send_signal(signal.SIGINT)
-            child.wait()
+            _end(child)
             raise
     drain()
     return Outcome(exit_code=child.returncode, changed=changed, failed_hosts=failed)
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+class _DieWith:
+    """Run in a new child: have the kernel kill it when its parent ends, however that happens."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+
+    def __call__(self) -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._parent:  # it was over before we asked
+            os._exit(1)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask Ansible to end, and kill it where it takes too long or Ctrl-C comes again."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(timeout=PATIENCE_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()
+        child.wait()
 
 
 def _environment(journal: Journal) -> dict[str, str]:

@@ -9,7 +9,7 @@ import click
 from holdfast_installer.bundle.verify import verify
 from holdfast_installer.console import console, emit, json_option
 from holdfast_installer.converge.lock import LOCK
-from holdfast_installer.converge.run import Applied, apply_plan
+from holdfast_installer.converge.run import Applied, apply_plan, capability_names, complain
 from holdfast_installer.errors import Refused
 from holdfast_installer.plan import make_plan
 from holdfast_installer.site_file import load_site
@@ -65,6 +65,11 @@ def apply(
     holdfast apply --site site.yml --bundle bundle --capability gateway
     """
     site = load_site(site_path)
+    unknown = sorted(set(capabilities) - capability_names())
+    if unknown:
+        raise click.UsageError(
+            f"no capability {', '.join(unknown)}; there are {', '.join(sorted(capability_names()))}"
+        )
     verified = verify(bundle)
     plan = make_plan(site, take_survey(site), verified.manifest)
     # Whether the lock is held is for apply_plan to find out: it waits for an apply of ours that was
@@ -84,7 +89,9 @@ def apply(
         check=check,
         capabilities=capabilities,
     )
-    emit(applied, as_json=as_json, render=_render)
+    if as_json or applied.outcome == "done":
+        emit(applied, as_json=as_json, render=_render)
+    complain(applied, site)
 
 
 def _render(applied: Applied) -> None:

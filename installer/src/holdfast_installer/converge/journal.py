@@ -24,6 +24,7 @@ class Record(BaseModel):
     bundle: str
     operator: str
     process: int
+    check: bool = False
     began_at: datetime
     ended_at: datetime | None = None
     outcome: Outcome = "running"
@@ -39,7 +40,9 @@ class Journal:
         self.record = record
 
     @classmethod
-    def begin(cls, root: Path, *, site: str, bundle: str, operator: str) -> Journal:
+    def begin(
+        cls, root: Path, *, site: str, bundle: str, operator: str, check: bool = False
+    ) -> Journal:
         """Open the journal of a new apply below `root`."""
         began = datetime.now(UTC)
         folder = root / f"{began:%Y%m%dT%H%M%S.%fZ}-apply"
@@ -47,7 +50,12 @@ class Journal:
         journal = cls(
             folder,
             Record(
-                site=site, bundle=bundle, operator=operator, process=os.getpid(), began_at=began
+                site=site,
+                bundle=bundle,
+                operator=operator,
+                process=os.getpid(),
+                check=check,
+                began_at=began,
             ),
         )
         journal.save(journal.record)

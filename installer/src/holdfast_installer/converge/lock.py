@@ -109,6 +109,8 @@ class ApplyLock:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Ctrl-C is for us alone: the lock has to outlive an Ansible that still cleans up.
+            start_new_session=True,
         )
         os.close(read_end)
         if process.stdout is None or process.stderr is None:

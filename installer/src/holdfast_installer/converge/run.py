@@ -5,13 +5,14 @@ from __future__ import annotations
 import getpass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
+from rich.markup import escape
 
 from holdfast_installer.console import console, progress
-from holdfast_installer.converge.ansible import run_playbook
+from holdfast_installer.converge.ansible import Outcome, run_playbook
 from holdfast_installer.converge.journal import Journal, previous
 from holdfast_installer.converge.lock import ApplyLock
 from holdfast_installer.errors import HoldfastError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from holdfast_installer.plan.model import Plan
     from holdfast_installer.site import Site
 
+LONGEST_REASON = 900
+
 
 class Applied(BaseModel):
     """What an apply did, for people and for --json."""
@@ -33,7 +36,9 @@ class Applied(BaseModel):
     site: str
     release: str
     check: bool
+    outcome: Literal["done", "failed", "interrupted"]
     changed: dict[str, int]
+    failed_hosts: dict[str, str]
     seconds: float
     journal: Path
 
@@ -49,69 +54,116 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
 ) -> Applied:
     """Converge the hosts of a plan that has no blockers.
 
-    Raises Refused while another apply holds the site, HoldfastError naming the hosts that failed:
-    the others have been finished, and the same command mends the rest.
+    Raises Refused while another apply holds the site. Hosts that failed are in the result (see
+    `complain`): the others have been finished, and the same command mends the rest.
     """
     control = site.host(plan.control)
     with ApplyLock(site, control) as lock:
         before = previous(journal_root)
         if before is not None and before.record.outcome == "running":
             at = _last_task(before)
-            console.print(f"The last apply was interrupted{at}; this one goes on from there.")
+            words = f"The last apply was interrupted{at}; this one goes on from there."
+            console.print(words, markup=False, soft_wrap=True)
             before.end("interrupted", changed={}, failed_hosts={})
         journal = Journal.begin(
-            journal_root, site=site.name, bundle=plan.bundle_digest, operator=getpass.getuser()
+            journal_root,
+            site=site.name,
+            bundle=plan.bundle_digest,
+            operator=getpass.getuser(),
+            check=check,
         )
         journal.inventory.write_text(inventory_text(site, plan, bundle=bundle))
-        with progress() as display:
-            outcome = run_playbook(
-                "apply",
-                journal,
-                keep_open=lock.descriptor,
-                check=check,
-                tags=capabilities,
-                seen=_Bars(display, roles_by_host("apply", site)).saw,
-            )
-        failed = outcome.failed_hosts
-        ended_well = outcome.exit_code == 0 and not failed
-        journal.end(
-            "done" if ended_well else "failed", changed=outcome.changed, failed_hosts=failed
-        )
-    if not ended_well:
-        _complain(outcome.exit_code, failed, [host.name for host in site.hosts], journal)
-    ended = journal.record.ended_at or journal.record.began_at
+        outcome = _run(site, journal, keep_open=lock.descriptor, check=check, tags=capabilities)
+        ended: Literal["done", "failed", "interrupted"] = "interrupted"
+        if outcome is not None:
+            ended_well = outcome.exit_code == 0 and not outcome.failed_hosts
+            ended = "done" if ended_well else "failed"
+        changed = outcome.changed if outcome else {}
+        failed = outcome.failed_hosts if outcome else {}
+        journal.end(ended, changed=changed, failed_hosts=failed)
+    ended_at = journal.record.ended_at or journal.record.began_at
     return Applied(
         site=site.name,
         release=plan.bundle_digest.removeprefix("sha256:")[:12],
         check=check,
-        changed=outcome.changed,
-        seconds=round((ended - journal.record.began_at).total_seconds(), 1),
+        outcome=ended,
+        changed=changed,
+        failed_hosts=failed,
+        seconds=round((ended_at - journal.record.began_at).total_seconds(), 1),
         journal=journal.folder,
     )
 
 
+def _run(
+    site: Site, journal: Journal, *, keep_open: int, check: bool, tags: tuple[str, ...]
+) -> Outcome | None:
+    """Run the playbook under progress bars; None where the operator interrupted it."""
+    try:
+        with progress() as display:
+            return run_playbook(
+                "apply",
+                journal,
+                keep_open=keep_open,
+                check=check,
+                tags=tags,
+                seen=_Bars(display, roles_by_host("apply", site)).saw,
+            )
+    except KeyboardInterrupt:
+        return None
+
+
 def roles_by_host(playbook: str, site: Site) -> dict[str, int]:
     """Return how many roles a playbook of ours applies to each host, for progress."""
-    folder = resources.files("ansible_collections.holdfast.platform.playbooks")
-    text = folder.joinpath(f"{playbook}.yml").read_text()
     counts = dict.fromkeys((host.name for host in site.hosts), 0)
-    for play in yaml.safe_load(text):
+    for play in _plays(playbook):
         for host in site.hosts:
             if play["hosts"] == "all" or play["hosts"] in host.roles:
                 counts[host.name] += len(play.get("roles", ()))
     return counts
 
 
-def _complain(exit_code: int, failed: dict[str, str], hosts: list[str], journal: Journal) -> None:
-    finished = [host for host in hosts if host not in failed]
-    reasons = "\n         ".join(f"{host}: {why}" for host, why in sorted(failed.items()))
-    raise HoldfastError(
-        f"Apply did not finish on {', '.join(sorted(failed)) or 'the site'}"
-        + (f"; finished as far as they could: {', '.join(finished)}." if finished else "."),
-        where=str(journal.output),
-        cause=reasons or f"ansible ended with exit code {exit_code}; see the file",
-        next_command="mend the cause and run the same apply again; it goes on where it stopped",
+def capability_names() -> frozenset[str]:
+    """Return the capabilities that apply can be held to: the roles of its playbook."""
+    return frozenset(
+        role["role"].rpartition(".")[2] for play in _plays("apply") for role in play["roles"]
     )
+
+
+def _plays(playbook: str) -> list[dict[str, Any]]:
+    folder = resources.files("ansible_collections.holdfast.platform.playbooks")
+    plays: list[dict[str, Any]] = yaml.safe_load(folder.joinpath(f"{playbook}.yml").read_text())
+    return plays
+
+
+def complain(applied: Applied, site: Site) -> None:
+    """Raise HoldfastError where an apply did not end well, naming hosts, tasks and what to do."""
+    where = str(applied.journal / "ansible.log")
+    if applied.outcome == "interrupted":
+        raise HoldfastError(
+            "Apply was interrupted.",
+            where=where,
+            next_command="run the same apply again; it goes on where this one stopped",
+        )
+    if applied.outcome == "failed":
+        failed = applied.failed_hosts
+        finished = ", ".join(host.name for host in site.hosts if host.name not in failed)
+        reasons = "\n         ".join(
+            f"{host}: {_shortened(why)}" for host, why in sorted(failed.items())
+        )
+        raise HoldfastError(
+            f"Apply did not finish on {', '.join(sorted(failed)) or 'the site'}"
+            + (f"; finished as far as they could: {finished}." if finished else "."),
+            where=where,
+            cause=reasons or "ansible ended early without naming a host; the file says why",
+            next_command="mend the cause and run the same apply again; it goes on where it stopped",
+        )
+
+
+def _shortened(text: str) -> str:
+    """Cut the middle out of a long complaint: how it began, and how it ended."""
+    if len(text) <= LONGEST_REASON:
+        return text
+    return f"{text[: LONGEST_REASON // 3]} ... {text[-LONGEST_REASON * 2 // 3 :]}"
 
 
 def _last_task(journal: Journal) -> str:
@@ -137,7 +189,8 @@ class _Bars:
             self._display.update(self._bars[event.host], completed=total, description=event.host)
         elif event.event in {"failed", "unreachable"}:
             self._display.console.print(
-                f"[red]{event.host}[/red] {event.role}: {event.task}: {event.msg[:600]}",
+                f"[red]{escape(event.host)}[/red] "
+                + escape(f"{event.role or event.play}: {event.task}: {_shortened(event.msg)}"),
                 soft_wrap=True,
             )
         elif event.host in self._bars and event.role:
@@ -145,5 +198,5 @@ class _Bars:
             self._display.update(
                 self._bars[event.host],
                 completed=len(self._begun[event.host]) - 1,
-                description=f"{event.host}: {event.role}: {event.task}"[:60],
+                description=escape(f"{event.host}: {event.role}: {event.task}"[:60]),
             )
