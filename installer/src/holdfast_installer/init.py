@@ -66,7 +66,13 @@ class Answers:
     show_default=True,
     help="Hardware profile of serving hosts.",
 )
-@click.option("--host", "hosts", multiple=True, metavar="NAME=ADDRESS=ROLES[=POOL]")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME=ADDRESS=ROLES[=POOL]",
+    help="Host; ROLES is control, serving or control+serving.",
+)
 @click.option("--lab", metavar="NAME", help="Take hosts, keys and canary from this lab.")
 @click.option("--model", "models", multiple=True, metavar="ID=SOURCE", help="Model to serve.")
 @click.option(

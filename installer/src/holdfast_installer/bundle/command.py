@@ -36,8 +36,22 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.option("--site", "site_file", type=_FILE, default=Path("site.yml"), show_default=True)
-@click.option("-o", "--output", type=_FILE, default=Path("bundle.lock"), show_default=True)
+@click.option(
+    "--site",
+    "site_file",
+    type=_FILE,
+    default=Path("site.yml"),
+    show_default=True,
+    help="The site file.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=_FILE,
+    default=Path("bundle.lock"),
+    show_default=True,
+    help="Lock to write.",
+)
 @click.option(
     "--hardware",
     multiple=True,
@@ -81,8 +95,22 @@ def lock(
 
 
 @bundle.command()
-@click.option("--lock", "lock_file", type=_FILE, default=Path("bundle.lock"), show_default=True)
-@click.option("-o", "--output", type=_FOLDER, default=Path("bundle"), show_default=True)
+@click.option(
+    "--lock",
+    "lock_file",
+    type=_FILE,
+    default=Path("bundle.lock"),
+    show_default=True,
+    help="Lock to build from.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=_FOLDER,
+    default=Path("bundle"),
+    show_default=True,
+    help="Folder of the bundle.",
+)
 @click.option("--key", type=_FILE, help="SSH key to sign with; by default one made on first use.")
 @json_option
 def build(*, lock_file: Path, output: Path, key: Path | None, as_json: bool) -> None:

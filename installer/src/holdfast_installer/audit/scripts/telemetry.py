@@ -1,9 +1,10 @@
 """Runs on a serving host: how often vLLM's user tried to send a packet since each unit started.
 
 Argument: {"account": str, "counter": str, "baselines": folder}. Prints {"units": [{"unit",
-"active", "started", "attempts"}], "control_counted": bool}. `attempts` is None where no baseline was
-noted when the unit started, and negative where the filter was loaded anew since. The control sends a packet as the same user: a counter that does not
-count it proves nothing. Standard library only: hosts have no more.
+"active", "started", "attempts"}], "control_counted": bool}. `attempts` is None where nothing was
+noted when the unit started, and negative where the filter was loaded anew since. The control sends
+a packet as the same user: a counter that does not count it proves nothing. Standard library only:
+hosts have no more.
 """
 
 import json
