@@ -15,8 +15,10 @@ import shlex
 import subprocess
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from holdfast_installer.console import console
 from holdfast_installer.errors import Finding, HoldfastError, Refused
 from holdfast_installer.remote import ssh_arguments
 
@@ -56,6 +58,7 @@ class ApplyLock:
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + ORPHAN_GRACE_SECONDS
+        waiting = False
         while (holder := self._try()) is not None:
             if not _is_our_orphan(holder) or time.monotonic() > deadline:
                 raise Refused(
@@ -75,7 +78,9 @@ class ApplyLock:
                         ),
                     ),
                 )
-            # An apply of ours was killed; the host may still be finishing its last task.
+            if not waiting:
+                console.print("An apply from here was killed; waiting until its last task ends.")
+            waiting = True
             time.sleep(1)
         return self
 
@@ -141,9 +146,8 @@ def _is_our_orphan(holder: dict[str, str]) -> bool:
     if holder.get("machine") != platform.node() or not holder.get("process", "").isdigit():
         return False
     try:
-        os.kill(int(holder["process"]), 0)
-    except ProcessLookupError:
+        stat = Path("/proc", holder["process"], "stat").read_text()
+    except FileNotFoundError:
         return True
-    except PermissionError:
-        return False
-    return False
+    # A zombie has ended too; whoever started it has yet to notice.
+    return stat.rpartition(")")[2].split()[0] == "Z"
