@@ -1,18 +1,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from holdfast_installer.converge import ansible
-from holdfast_installer.converge.ansible import _DieWith, _end
-
-if TYPE_CHECKING:
-    import pytest
+from holdfast_installer.converge.ansible import _DieWith
 
 # A parent that starts a child as apply starts Ansible, says its number and waits to be killed.
 PARENT = """
@@ -22,7 +16,6 @@ child = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=_Di
 print(child.pid, flush=True)
 time.sleep(60)
 """
-STUBBORN = ["sh", "-c", "trap '' INT; echo ready; sleep 60 & wait; sleep 60"]
 
 
 def runs(pid: int) -> bool:
@@ -49,19 +42,3 @@ def test_a_child_whose_parent_was_faster_to_die_does_not_begin() -> None:
     somebody_else = _DieWith(os.getppid())
     done = subprocess.run(["true"], check=False, preexec_fn=somebody_else)
     assert done.returncode == 1
-
-
-def test_a_child_ends_at_the_first_asking() -> None:
-    child = subprocess.Popen(["sleep", "60"])
-    _end(child)
-    assert child.returncode == -signal.SIGINT
-
-
-def test_a_child_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible, "PATIENCE_SECONDS", 0.2)
-    with subprocess.Popen(STUBBORN, stdout=subprocess.PIPE, start_new_session=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        _end(child)
-        assert child.returncode == -signal.SIGKILL
-        os.killpg(child.pid, signal.SIGKILL)  # its sleep, which is no concern of ours

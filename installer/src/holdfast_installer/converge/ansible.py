@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.2
 FORKS = 50
-PATIENCE_SECONDS = 30
 # A host that goes away is noticed within half a minute; connections are kept between tasks.
 SSH_ARGUMENTS = (
     "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
@@ -60,7 +59,8 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
     """Run playbook holdfast.platform.<name> and hand each of its events to `seen` as it happens.
 
     The child inherits `keep_open` (the apply lock), so that the lock outlives us for as long as
-    Ansible still works; and it is told to end when we are killed.
+    one of its workers still works; and it ends when we are killed. An interruption is passed on to
+    the caller after the child was ended.
     """
     command = [sys.executable, "-m", "ansible", "playbook", f"holdfast.platform.{name}"]
     command += ["--inventory", str(journal.inventory), "--forks", str(FORKS)]
@@ -86,7 +86,7 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
             stderr=subprocess.STDOUT,
             env=_environment(journal),
             pass_fds=(keep_open,) if keep_open >= 0 else (),
-            # Ctrl-C is for us alone; we hand it on once, so that Ansible ends its workers in order.
+            # Ctrl-C is for us alone: Ansible would end its workers, but not what they run on hosts.
             start_new_session=True,
             preexec_fn=_DieWith(os.getpid()),  # noqa: PLW1509 - two system calls, nothing that locks
         )
@@ -95,7 +95,10 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
                 drain()
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            _end(child)
+            # Its workers finish the task they are at, and hold the lock until then: one that went
+            # on unseen on a host would meet the next apply there.
+            child.kill()
+            child.wait()
             raise
     drain()
     return Outcome(exit_code=child.returncode, changed=changed, failed_hosts=failed)
@@ -111,16 +114,6 @@ class _DieWith:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._parent:  # it was over before we asked
             os._exit(1)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask Ansible to end, and kill it where it takes too long or Ctrl-C comes again."""
-    child.send_signal(signal.SIGINT)
-    try:
-        child.wait(timeout=PATIENCE_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
-        child.wait()
 
 
 def _environment(journal: Journal) -> dict[str, str]:

@@ -7,6 +7,7 @@ lock. A lock file left behind by a crash therefore never has to be removed by ha
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 LOCK = "apply-lock"
 HELD = "held"
 HELD_BY_ANOTHER = 75
-ORPHAN_GRACE_SECONDS = 180
+# A task may wait ten minutes for a model to load; what a killed apply left running may do so too.
+ORPHAN_GRACE_SECONDS = 900
+
+RELEASE_SECONDS = 30
 
 _HOLD = """
 umask 077
@@ -90,11 +94,26 @@ class ApplyLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._write_end >= 0:
-            os.close(self._write_end)
-            self._write_end = -1
-        if self._process is not None:
-            self._process.wait(timeout=30)
+        if self._write_end < 0 or self._process is None:
+            return
+        os.close(self._write_end)
+        self._write_end = -1
+        try:
+            self._process.wait(timeout=RELEASE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()  # the work is done, whatever still has the pipe open
+
+    def await_children(self) -> None:
+        """Give up our share, and wait until the children that inherited theirs have ended too.
+
+        Ctrl-C ends the waiting, not the children: they keep the lock for as long as they live.
+        """
+        if self._write_end < 0 or self._process is None:
+            return
+        os.close(self._write_end)
+        self._write_end = -1
+        with contextlib.suppress(KeyboardInterrupt):
+            self._process.wait()
 
     def _try(self) -> dict[str, str] | None:
         """Take the lock and return None, or return who holds it."""

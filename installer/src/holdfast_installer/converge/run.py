@@ -81,6 +81,11 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
         changed = outcome.changed if outcome else {}
         failed = outcome.failed_hosts if outcome else {}
         journal.end(ended, changed=changed, failed_hosts=failed)
+        if outcome is None:
+            console.print(
+                "Interrupted; waiting for the tasks under way. Ctrl-C again leaves them alone."
+            )
+            lock.await_children()
     ended_at = journal.record.ended_at or journal.record.began_at
     return Applied(
         site=site.name,
