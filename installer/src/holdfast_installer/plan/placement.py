@@ -143,6 +143,12 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by six things
     port = ports.REPLICA_BASE + len(placement.on(host.name))
     hardware = placement.hardware[host.name]
     vllm = hardware_profile(hardware).vllm if hardware else None
+    args = {**(vllm.args if vllm else {}), **model.vllm}
+    env = dict(vllm.env) if vllm else {}
+    if args.get("enforce_eager"):
+        # vLLM compiles its logprobs kernel even when told to run eager: the first request that asks
+        # for them would wait for a compiler, or kill the engine where there is none.
+        env["TORCHDYNAMO_DISABLE"] = "1"
     return Replica(
         unit=unit_name(model.id, number),
         model=model.id,
@@ -152,8 +158,8 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by six things
         port=port,
         url=f"https://{site.fqdn(host)}:{port}",
         model_path=f"{MODELS}/{model.id}/{commit}",
-        args={**(vllm.args if vllm else {}), **model.vllm},
-        env=dict(vllm.env) if vllm else {},
+        args=args,
+        env=env,
     )
 
 
