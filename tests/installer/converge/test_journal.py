@@ -40,3 +40,11 @@ def test_a_torn_record_is_passed_over(tmp_path: Path) -> None:
 
 def test_without_a_journal_there_is_no_previous(tmp_path: Path) -> None:
     assert previous(tmp_path / "none") is None
+
+
+def test_scratch_goes_when_the_apply_ends(tmp_path: Path) -> None:
+    journal = begin(tmp_path)
+    journal.scratch.mkdir()
+    (journal.scratch / "secret").write_text("hft_x")
+    journal.end("interrupted", changed={}, failed_hosts={})
+    assert not journal.scratch.exists()

@@ -125,5 +125,6 @@ def _environment(journal: Journal) -> dict[str, str]:
         **kept,
         **SETTINGS,
         "ANSIBLE_CONFIG": str(configuration),
+        "ANSIBLE_LOCAL_TEMP": str(journal.scratch),
         "HOLDFAST_EVENTS": str(journal.events),
     }

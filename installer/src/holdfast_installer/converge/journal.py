@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -76,10 +77,16 @@ class Journal:
         """What the child process printed."""
         return self.folder / "ansible.log"
 
+    @property
+    def scratch(self) -> Path:
+        """Ansible's own temporary files, which may hold secrets; gone when the apply has ended."""
+        return self.folder / "scratch"
+
     def end(
         self, outcome: Outcome, *, changed: dict[str, int], failed_hosts: dict[str, str]
     ) -> None:
-        """Write how it ended."""
+        """Write how it ended, when nothing of it works any more."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
         self.save(
             self.record.model_copy(
                 update={

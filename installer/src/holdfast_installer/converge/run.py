@@ -80,12 +80,12 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
             ended = "done" if ended_well else "failed"
         changed = outcome.changed if outcome else {}
         failed = outcome.failed_hosts if outcome else {}
-        journal.end(ended, changed=changed, failed_hosts=failed)
         if outcome is None:
             console.print(
                 "Interrupted; waiting for the tasks under way. Ctrl-C again leaves them alone."
             )
             lock.await_children()
+        journal.end(ended, changed=changed, failed_hosts=failed)
     ended_at = journal.record.ended_at or journal.record.began_at
     return Applied(
         site=site.name,
