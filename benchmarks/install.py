@@ -7,13 +7,10 @@ read it is in README.md beside this file.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,162 +18,26 @@ import click
 import yaml
 from figures import Figure, Times, as_json, as_table, ratio, seconds
 from rich.console import Console
-
-from holdfast_installer.lab.machine import missing_for_lab
+from workshop import (
+    HOSTS,
+    ONE,
+    THREE,
+    WORK,
+    Bench,
+    NotMeasuredError,
+    load,
+    refuse_without_lab,
+    say,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[1]
-WORK = ROOT / "build" / "benchmarks"
-HOLDFAST = str(Path(sys.executable).with_name("holdfast"))
-STARTER = "holdfast/starter"
-STARTER_FOLDER = ROOT / "model-registry" / "starter" / "holdfast-starter"
 ON_HOST = Path(__file__).with_name("on_host") / "first_token.py"
-ONE, THREE = "bench1", "bench3"
-HOSTS = {ONE: ("control-1",), THREE: ("control-1", "serving-1", "serving-2")}
 VERIFIES, BUILDS, BOOTS, STARTS = 7, 3, 3, 2  # how often what is measured more than once
 # -n: without it xargs gives every path to one process, and -P2 would say nothing
 SHA256SUM = "find . -type f -print0 | xargs -0 -P2 -n 16 sha256sum >/dev/null"
 OPENSSL = "find . -type f -print0 | xargs -0 -P2 -n 16 openssl dgst -sha256 >/dev/null"
-
-# One console for people on stderr: progress while it runs. The table is data, on stdout.
-say = Console(stderr=True, highlight=False).print
-
-
-class NotMeasuredError(Exception):
-    """A command failed or something is missing; the text says which."""
-
-
-class Bench:
-    """The work folder, the bundle in it, and the labs this run has booted."""
-
-    def __init__(self) -> None:
-        WORK.mkdir(parents=True, exist_ok=True)
-        # Keys and labs of our own: nothing of the operator's is touched. The cache is shared.
-        self._environment = {**os.environ, "HOLDFAST_STATE": str(WORK / "state")}
-        self.log = WORK / "log.txt"
-        self.log.write_text("")
-        self.down(*HOSTS)
-
-    def timed(self, *command: str, folder: Path = ROOT) -> float:
-        """Run a command, its output into the log, and return its seconds."""
-        return self._run(command, folder)[0]
-
-    def holdfast(self, *arguments: str, operator_of: str = "") -> float:
-        """Run a holdfast command, where given in a lab's operator namespace; return its seconds."""
-        command = (HOLDFAST, *arguments)
-        if operator_of:
-            command = (HOLDFAST, "lab", "exec", "--name", operator_of, "operator", "--", *command)
-        return self.timed(*command)
-
-    def on_host(self, lab: str, host: str, script: Path, argument: str) -> str:
-        """Run a script of ours on a host of the lab and return what it prints."""
-        enter = (HOLDFAST, "lab", "exec", "--name", lab, host, "--")
-        return self._run((*enter, "/usr/bin/python3", "-", argument), ROOT, script.read_bytes())[1]
-
-    def _run(self, command: tuple[str, ...], folder: Path, stdin: bytes = b"") -> tuple[float, str]:
-        began = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=self._environment,
-            input=stdin,
-            capture_output=True,
-            check=False,
-        )
-        took = time.monotonic() - began
-        output, complaint = done.stdout.decode(), done.stderr.decode(errors="replace")
-        with self.log.open("a") as log:
-            log.write(f"$ {' '.join(command)}\n{output}{complaint}[{took:.2f} s]\n")
-        if done.returncode:
-            last = " / ".join(line.strip() for line in complaint.strip().splitlines()[-6:])
-            shown = " ".join(command).replace(HOLDFAST, "holdfast")
-            raise NotMeasuredError(f"`{shown}` ended with {done.returncode}: {last}")
-        return took, output
-
-    def shell(self, line: str, folder: Path) -> float:
-        """Run a line of shell in a folder and return its seconds: baselines are such lines."""
-        return self.timed("sh", "-eu", "-c", line, folder=folder)
-
-    def up(self, lab: str) -> float:
-        """Boot a lab's hosts, or what of them is down."""
-        refuse_without_lab()
-        return self.holdfast("lab", "up", "--name", lab, "--hosts", ",".join(HOSTS[lab]))
-
-    def down(self, *labs: str) -> None:
-        """Take labs away; where there is none, nothing happens."""
-        if os.geteuid() == 0:
-            for lab in labs:
-                self.holdfast("lab", "down", "--name", lab)
-
-    @cached_property
-    def site_to_lock(self) -> Path:
-        """A site file for the bundle's sake; its host is never contacted."""
-        return self._site("lock", "--host", "control-1=198.18.0.11=control+serving=cpu")
-
-    def _site(self, name: str, *hosts: str) -> Path:
-        path = WORK / f"{name}.yml"
-        path.unlink(missing_ok=True)
-        self.holdfast(
-            *("init", "--name", name, "--domain", f"{name}.internal", "--jurisdiction", "de"),
-            *(*hosts, "--model", f"{STARTER}={STARTER_FOLDER}", "--team", "research=ada"),
-            *("--operators", "198.18.0.0/15") if "--host" in hosts else (),
-            *("--output", str(path)),
-        )
-        return path
-
-    def lock(self) -> float:
-        """Lock, keeping the pins there are."""
-        return self.holdfast(
-            "bundle", "lock", "--site", str(self.site_to_lock), "-o", str(WORK / "bundle.lock")
-        )
-
-    def build(self, name: str) -> float:
-        """Build into a folder of this name."""
-        return self.holdfast(
-            "bundle", "build", "--lock", str(WORK / "bundle.lock"), "-o", str(WORK / name)
-        )
-
-    @cached_property
-    def bundle(self) -> Path:
-        """The real bundle with the starter model; the first build also fills the cache."""
-        self.lock()
-        self.build("bundle")
-        return WORK / "bundle"
-
-    def apply(self, lab: str) -> float:
-        """Apply as the operator does: verify, survey, plan and converge are all in it."""
-        return self.holdfast(
-            *("apply", "--site", str(WORK / f"{lab}.yml"), "--bundle", str(self.bundle)),
-            *("--journal", str(WORK / "journal" / lab)),
-            operator_of=lab,
-        )
-
-    def first_apply(self, lab: str) -> float:
-        """Boot bare hosts and apply to them."""
-        self.up(lab)
-        self._site(lab, "--lab", lab)
-        shutil.rmtree(WORK / "journal" / lab, ignore_errors=True)
-        say(f"  {load()}; first apply of {lab}: minutes")
-        return self.apply(lab)
-
-    @cached_property
-    def apply_to_one(self) -> Times:
-        """The first apply to one all-in-one host, which stands afterwards."""
-        return Times((self.first_apply(ONE),))
-
-
-def refuse_without_lab() -> None:
-    """Say what a lab would need."""
-    if missing := missing_for_lab():
-        raise NotMeasuredError(f"no lab on this machine: {'; '.join(missing)}")
-
-
-def load() -> str:
-    """Return the load averages: how much of a reading may be the work of others."""
-    one, five, fifteen = os.getloadavg()
-    return f"load {one:.1f} {five:.1f} {fifteen:.1f} on {os.cpu_count()} cores"
 
 
 def measure_lock(bench: Bench) -> list[Figure]:
@@ -264,8 +125,7 @@ def measure_boot(bench: Bench) -> list[Figure]:
 
 def measure_vllm(bench: Bench) -> list[Figure]:
     """Start the unit of the all-in-one host, cold and warm by turns."""
-    said_of = bench.apply_to_one
-    say(f"  {ONE} stands after {said_of}")
+    say(f"  {ONE} stands after {bench.apply_to_one.wall}")
     asked = _unit_of(ONE)
     runs: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     for _ in range(STARTS):
@@ -288,6 +148,12 @@ def measure_vllm(bench: Bench) -> list[Figure]:
         seconds("vllm-cold", cold, f"caches of the unit empty, {pages}"),
         seconds("vllm-warm", warm, "the start after it: caches in place, files in the page cache"),
         ratio("vllm-warm-ratio", warm, cold, "vllm-cold"),
+        ratio(
+            "vllm-warm-processor",
+            times("warm", "processor"),
+            times("cold", "processor"),
+            "vllm-cold; processor time, which does not depend on what others run",
+        ),
     ]
     parts = (
         ("process", "process", "engine", "from exec to the engine: imports, configuration"),
@@ -321,16 +187,19 @@ def measure_apply(bench: Bench) -> list[Figure]:
     """Apply to one host, then to three, then to the same three again."""
     one = bench.apply_to_one
     bench.down(ONE)  # its services would compete with the next
-    three = Times((bench.first_apply(THREE),))
+    three = bench.first_apply(THREE)
     say(f"  {load()}; the same apply again")
-    again = Times((bench.apply(THREE),))
-    changed = _changed(THREE)
+    again = bench.apply(THREE)
+    same = f"the same hosts again, {_changed(THREE)} tasks changed something"
+    clock, work = "on the clock", "processor time, which does not depend on what others run"
     return [
-        seconds("apply-1", one, "bare all-in-one host; the baseline of apply-3"),
-        seconds("apply-3", three, "bare hosts: control and two serving, two replicas"),
-        ratio("apply-3-ratio", three, one, "apply-1", 1.6),
-        seconds("apply-noop", again, f"the same hosts again, {changed} tasks changed something"),
-        ratio("apply-noop-ratio", again, three, "apply-3", 0.2),
+        seconds("apply-1", one.wall, "bare all-in-one host; the baseline of apply-3"),
+        seconds("apply-3", three.wall, "bare hosts: control and two serving, two replicas"),
+        ratio("apply-3-ratio", three.wall, one.wall, f"apply-1, {clock}", 1.6),
+        ratio("apply-3-processor", three.processor, one.processor, f"apply-1; {work}"),
+        seconds("apply-noop", again.wall, same),
+        ratio("apply-noop-ratio", again.wall, three.wall, f"apply-3, {clock}", 0.2),
+        ratio("apply-noop-processor", again.processor, three.processor, f"apply-3; {work}"),
     ]
 
 
