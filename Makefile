@@ -55,7 +55,7 @@ docs: $(READY) ## Write docs/reference from the code
 
 clean-lab: $(READY) ## Remove the practice lab: processes, mounts, namespaces, bridge
 	@$(BIN)/holdfast lab down --name quickstart
-	@$(BIN)/holdfast down
+	@$(BIN)/holdfast down --local --state build/quickstart/local
 
 clean: ## Remove what was built here; the cache outside the checkout stays
 	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

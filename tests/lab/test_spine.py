@@ -85,6 +85,14 @@ def wait_for(what: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
+def vllm_unit(site: QuickSite, host: str) -> str:
+    """Return the name of the one vLLM unit of a host."""
+    listed = site.run(
+        host, "systemctl", "list-units", "--plain", "--no-legend", "holdfast-vllm@*.service"
+    )
+    return listed.stdout.split()[0]
+
+
 def test_each_printed_command_works_when_pasted(site: QuickSite) -> None:
     for name, expected in (
         ("hf_download", ""),
@@ -217,10 +225,23 @@ def test_a_source_without_signature_is_found(mended: QuickSite) -> None:
     mended.run("serving-1", "rm", "-f", source)
 
 
+def test_a_vllm_without_its_offline_switches_is_found(mended: QuickSite) -> None:
+    unit = vllm_unit(mended, "serving-1")
+    name = unit.partition("@")[2].removesuffix(".service")
+    folder = "/etc/holdfast/vllm"
+    mended.run(
+        "serving-1",
+        "sh",
+        "-c",
+        f"sed -i '/^HF_HUB_OFFLINE=/d; /^TRANSFORMERS_OFFLINE=/d' {folder}/{name}.env && "
+        f"sed -i 's|^model: .*|model: {STARTER}|' {folder}/{name}.yml && "
+        f"systemctl restart --no-block {unit}",
+    )
+    assert wait_for(lambda: mended.verdicts("TEL-01")["TEL-01", "serving-1"] == "fail", 180)
+
+
 def test_a_killed_engine_comes_back_and_is_not_missed(site: QuickSite) -> None:
-    unit = site.run(
-        "serving-1", "systemctl", "list-units", "--plain", "--no-legend", "holdfast-vllm@*"
-    ).stdout.split()[0]
+    unit = vllm_unit(site, "serving-1")
     site.run("serving-1", "systemctl", "kill", "--signal=KILL", unit)
     for _ in range(5):
         assert "Holdfast" in site.researcher(ASK, STARTER).stdout
