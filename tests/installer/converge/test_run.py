@@ -20,33 +20,42 @@ if TYPE_CHECKING:
 def applied(
     folder: Path, outcome: Literal["done", "failed", "interrupted"], **failed: str
 ) -> Applied:
+    failed_hosts = {name.replace("_", "-"): why for name, why in failed.items()}
     return Applied(
         site="s",
         release="0" * 12,
         check=False,
         outcome=outcome,
-        changed={},
-        failed_hosts={name.replace("_", "-"): why for name, why in failed.items()},
+        changed={"control-1": 1, **dict.fromkeys(failed_hosts, 0)},
+        failed_hosts=failed_hosts,
         seconds=1.0,
         journal=folder,
     )
 
 
 def test_a_failure_names_host_task_and_the_way_on(tmp_path: Path) -> None:
-    ended = applied(tmp_path, "failed", serving_1="dns: Run the resolver: port 53 is taken")
+    ended = applied(
+        tmp_path, "failed", serving_1="dns: Run the resolver: it says\nport 53 is taken"
+    )
     with pytest.raises(HoldfastError) as caught:
         complain(ended, site_parts.example_site())
     said = str(caught.value)
     assert caught.value.exit_code == 1
-    assert said.startswith("Apply did not finish on serving-1; finished as far as they could: con")
-    assert "serving-1: dns: Run the resolver: port 53 is taken" in said
+    assert said.startswith(
+        "Apply did not finish on serving-1; finished as far as they could: control-1"
+    )
+    assert "; not begun: serving-2." in said
+    assert (
+        "  why:   serving-1: dns: Run the resolver: it says\n           port 53 is taken\n" in said
+    )
     assert str(tmp_path / "ansible.log") in said
     assert "run the same apply again" in said
 
 
 def test_a_failure_that_names_no_host_points_to_the_log(tmp_path: Path) -> None:
-    with pytest.raises(HoldfastError, match="the site; finished") as caught:
-        complain(applied(tmp_path, "failed"), site_parts.example_site())
+    ended = applied(tmp_path, "failed").model_copy(update={"changed": {}})
+    with pytest.raises(HoldfastError, match="not finish on the site[.]") as caught:
+        complain(ended, site_parts.example_site())
     assert "the file says why" in str(caught.value)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from holdfast_installer.site import Site
 
 LONGEST_REASON = 900
+INDENT = " " * 9  # under the words after `why:`
 
 
 class Applied(BaseModel):
@@ -151,13 +152,20 @@ def complain(applied: Applied, site: Site) -> None:
         )
     if applied.outcome == "failed":
         failed = applied.failed_hosts
-        finished = ", ".join(host.name for host in site.hosts if host.name not in failed)
-        reasons = "\n         ".join(
-            f"{host}: {_shortened(why)}" for host, why in sorted(failed.items())
+        others = [host.name for host in site.hosts if host.name not in failed]
+        others = others if applied.changed else []  # it did not come as far as counting
+        # Ansible counts for each host it came to; a failure on the control host may end all.
+        finished = ", ".join(host for host in others if host in applied.changed)
+        unbegun = ", ".join(host for host in others if host not in applied.changed)
+        reasons = f"\n{INDENT}".join(
+            f"{host}: {_shortened(why)}".replace("\n", f"\n{INDENT}  ")
+            for host, why in sorted(failed.items())
         )
         raise HoldfastError(
             f"Apply did not finish on {', '.join(sorted(failed)) or 'the site'}"
-            + (f"; finished as far as they could: {finished}." if finished else "."),
+            + (f"; finished as far as they could: {finished}" if finished else "")
+            + (f"; not begun: {unbegun}" if unbegun else "")
+            + ".",
             where=where,
             cause=reasons or "ansible ended early without naming a host; the file says why",
             next_command="mend the cause and run the same apply again; it goes on where it stopped",
