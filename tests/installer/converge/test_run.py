@@ -54,7 +54,7 @@ def test_a_failure_names_host_task_and_the_way_on(tmp_path: Path) -> None:
 
 def test_a_failure_that_names_no_host_points_to_the_log(tmp_path: Path) -> None:
     ended = applied(tmp_path, "failed").model_copy(update={"changed": {}})
-    with pytest.raises(HoldfastError, match="not finish on the site[.]") as caught:
+    with pytest.raises(HoldfastError, match=r"not finish on the site\.") as caught:
         complain(ended, site_parts.example_site())
     assert "the file says why" in str(caught.value)
 
