@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from holdfast_installer.converge.ansible import _DieWith
+from holdfast_installer.converge.ansible import _DieWith, _environment, collections_root
+from holdfast_installer.converge.journal import Journal
+
+if TYPE_CHECKING:
+    import pytest
 
 # A parent that starts a child as apply starts Ansible, says its number and waits to be killed.
 PARENT = """
@@ -42,3 +48,24 @@ def test_a_child_whose_parent_was_faster_to_die_does_not_begin() -> None:
     somebody_else = _DieWith(os.getppid())
     done = subprocess.run(["true"], check=False, preexec_fn=somebody_else)
     assert done.returncode == 1
+
+
+def test_a_collection_in_the_operators_home_takes_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = tmp_path / "home/.ansible/collections/ansible_collections/holdfast/platform"
+    stranger.mkdir(parents=True)
+    about = {"collection_info": {"namespace": "holdfast", "name": "platform", "version": "9.9.9"}}
+    (stranger / "MANIFEST.json").write_text(json.dumps(about))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    journal = Journal.begin(tmp_path / "journal", site="s", bundle="sha256:00", operator="o")
+    listed = subprocess.run(
+        [sys.executable, "-m", "ansible", "galaxy", "collection", "list", "--format", "json"],
+        env=_environment(journal),
+        capture_output=True,
+        check=True,
+    )
+    found = json.loads(listed.stdout)
+    ours = [place for place, named in found.items() if "holdfast.platform" in named]
+    assert ours == [str(collections_root() / "ansible_collections")]
+    assert (collections_root() / "ansible_collections/holdfast/platform/roles").is_dir()

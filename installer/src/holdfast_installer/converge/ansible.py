@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.2
 FORKS = 50
+COLLECTION = "ansible_collections.holdfast.platform"
 # A host that goes away is noticed within half a minute; connections are kept between tasks.
 SSH_ARGUMENTS = (
     "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
@@ -116,6 +119,14 @@ class _DieWith:
             os._exit(1)
 
 
+def collections_root() -> Path:
+    """Return the folder that holds `ansible_collections` with the collection of this holdfast."""
+    found = importlib.util.find_spec(COLLECTION)
+    if found is None or not found.submodule_search_locations:
+        raise AssertionError("installed with us, by its own distribution")
+    return Path(found.submodule_search_locations[0]).parents[2]
+
+
 def _environment(journal: Journal) -> dict[str, str]:
     """Return the child's environment: the operator's own Ansible settings do not leak in."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
@@ -125,6 +136,11 @@ def _environment(journal: Journal) -> dict[str, str]:
         **kept,
         **SETTINGS,
         "ANSIBLE_CONFIG": str(configuration),
-        "ANSIBLE_LOCAL_TEMP": str(journal.scratch),
+        # Nothing of the operator's own Ansible takes part: no plugin, and no copy of our collection
+        # that is preferred to the one this holdfast came with.
+        "ANSIBLE_HOME": str(journal.scratch),
+        "ANSIBLE_COLLECTIONS_PATH": str(collections_root()),
+        # sockets have short names only; a folder of the site may have a long one
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(Path.home() / ".ansible" / "cp"),
         "HOLDFAST_EVENTS": str(journal.events),
     }
