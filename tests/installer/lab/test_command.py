@@ -62,3 +62,19 @@ def test_a_name_that_escapes_the_folder_is_refused(state: Path) -> None:
         assert problem.exit_code == 2
     assert cluster.names() == []
     assert list(state.iterdir()) == []
+
+
+def test_without_root_there_is_nothing_to_take_down_where_no_lab_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    result = CliRunner().invoke(lab, ["down", "--name", "nothere", "--json"])
+    assert result.exit_code == 0, result.output
+
+
+def test_without_root_a_lab_that_is_there_is_not_taken_down(
+    monkeypatch: pytest.MonkeyPatch, state: Path
+) -> None:
+    (state / "lab/there").mkdir(parents=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert failure("down", "--name", "there").next_command == "sudo holdfast lab down --name there"

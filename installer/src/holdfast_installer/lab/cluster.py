@@ -199,7 +199,11 @@ def down(name: str, *, say: Say) -> None:
     """Take away everything of a lab, disks and keys included; where there is none, do nothing."""
     layout.check_lab_name(name)
     if os.geteuid() != 0:
-        raise HoldfastError("a lab is taken down by root", next_command="sudo holdfast lab down")
+        if name not in registration.registered() and not layout.directory(name).exists():
+            return
+        raise HoldfastError(
+            "a lab is taken down by root", next_command=f"sudo holdfast lab down --name {name}"
+        )
     with registration.alone(name, say):
         network.refuse_from_inside(f"hf-{name}-")
         owner = registration.registered().get(name)
