@@ -178,6 +178,36 @@ def test_signatures_are_checked_before_a_single_blob_is_read(
     assert all("signatures/" in finding.name for finding in refusal.value.findings)
 
 
+NESTED = b"[" * 200_000
+HUGE = (
+    b'{"architecture":"x","artifacts":[],"environments":{},"format":1,"release":"x","size":1e999}'
+)
+
+
+@pytest.mark.parametrize(
+    "content", [NESTED, HUGE, b"\xff", b""], ids=["deep", "huge", "raw", "none"]
+)
+def test_what_a_stranger_wrote_is_not_even_parsed(
+    bundle: Path, signers: Path, content: bytes
+) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    with pytest.raises(Refused, match="not signed by whom you trust"):
+        verify(bundle, signers)
+    done = CliRunner().invoke(command, ["verify", str(bundle), "--allowed-signers", str(signers)])
+    assert isinstance(done.exception, Refused)
+
+
+@pytest.mark.parametrize("content", [NESTED, HUGE], ids=["deep", "huge"])
+def test_a_signed_manifest_that_cannot_be_read_is_refused_in_words(
+    bundle: Path, signers: Path, content: bytes
+) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    sign(bundle, signature.own_key())
+    with pytest.raises(HoldfastError, match="can read") as refusal:
+        verify(bundle, signers)
+    assert refusal.value.exit_code == 3
+
+
 def test_a_key_allowed_for_another_purpose_does_not_count(bundle: Path, tmp_path: Path) -> None:
     unsign(bundle, tmp_path)
     key = new_key(tmp_path, "git")

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from holdfast_installer.bundle import build as building
 from holdfast_installer.bundle import lock as locking
 from holdfast_installer.bundle import lockfile, show, signature, sources
-from holdfast_installer.bundle.manifest import KINDS, load
+from holdfast_installer.bundle.manifest import KINDS
 from holdfast_installer.bundle.store import Store
 from holdfast_installer.bundle.verify import short
 from holdfast_installer.bundle.verify import verify as verify_bundle
@@ -178,15 +178,15 @@ def verify(
 ) -> None:
     """Check the signatures, then every byte; reads only. Exit code 3 with findings if it fails."""
     started = time.monotonic()
-    total = sum(load(directory).sizes().values())
     try:
         with progress(unit="bytes") as bars:
-            task = bars.add_task("verify", total=total)
+            task = bars.add_task("verify", total=None)
             good = verify_bundle(
                 directory,
                 allowed_signers,
                 threshold=threshold,
                 moved=lambda count: bars.advance(task, count),
+                ahead=lambda total: bars.update(task, total=total),
             )
     except Refused as refusal:
         if not as_json:
@@ -194,6 +194,7 @@ def verify(
         told = {"verified": False, "problem": refusal.problem, "findings": refusal.findings}
         emit(told, as_json=True, render=lambda _: None)
         context.exit(refusal.exit_code)
+    total = sum(good.manifest.sizes().values())
     outcome = {
         "verified": True,
         "digest": good.digest,

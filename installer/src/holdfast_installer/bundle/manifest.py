@@ -106,7 +106,8 @@ def parse(raw: bytes, where: Path) -> Manifest:
     """Return the manifest in `raw`, refusing bytes that are not its canonical form."""
     try:
         found = Manifest.model_validate(json.loads(raw))
-    except (ValueError, ValidationError) as problem:
+        canonical = found.canonical()
+    except (ValueError, ValidationError, RecursionError) as problem:
         raise HoldfastError(
             "This is not a bundle manifest that this release of holdfast can read",
             where=str(where),
@@ -114,7 +115,7 @@ def parse(raw: bytes, where: Path) -> Manifest:
             next_command="holdfast bundle build --lock bundle.lock -o DIR",
             exit_code=EXIT_REFUSED,
         ) from problem
-    if found.canonical() != raw:
+    if canonical != raw:
         raise HoldfastError(
             "The manifest is not in canonical form: something rewrote it",
             where=str(where),

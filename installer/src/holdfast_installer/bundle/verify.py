@@ -76,12 +76,13 @@ def verify(
     *,
     threshold: int = 1,
     moved: Moved = lambda _: None,
+    ahead: Moved = lambda _: None,
 ) -> VerifiedBundle:
     """Check a bundle completely and return it, or refuse with one finding for each fault.
 
     `allowed_signers` is an OpenSSH allowed_signers file, by default this operator's; at least
-    `threshold` different principals in it must have signed. Reads only. `moved` is told the bytes
-    checked, and may be called from several threads.
+    `threshold` different principals in it must have signed. Reads only. `ahead` is told the bytes
+    there are to check, once the signatures hold; `moved` those checked, from several threads.
     """
     allowed = allowed_signers or signature.allowed_signers_path()
     if not allowed.is_file():
@@ -92,7 +93,6 @@ def verify(
             exit_code=3,
         )
     raw = read(directory)
-    manifest = parse(raw, directory / MANIFEST)
     signers, problems = _signers(raw, directory, allowed)
     if len(signers) < threshold:
         asked = f"{threshold} signature{'s' if threshold > 1 else ''} needed, {len(signers)} hold"
@@ -101,6 +101,8 @@ def verify(
             tuple(problems) or (_fault(SIGNATURES, "there is no signature"),),
             next_command=f"ask who built it for their line of {allowed}",
         )
+    manifest = parse(raw, directory / MANIFEST)  # not before: a stranger's bytes are not read
+    ahead(sum(manifest.sizes().values()))
     faults = [*_layout_faults(directory, manifest), *_blob_faults(directory, manifest, moved)]
     if faults:
         raise Refused(
