@@ -153,3 +153,13 @@ def test_other_routes_do_not_exist(
     assert answer.json()["error"]["code"] in {"unknown_url", "model_not_found"}
     assert answer.headers["x-request-id"].startswith("req_")
     assert upstream.requests == []
+
+
+def test_whether_it_is_well_is_not_told_to_those_the_edge_passes_on(
+    gateway: RunningGateway,
+) -> None:
+    assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+    passed_on = {"X-Forwarded-For": "198.18.1.3"}
+    answer = httpx.get(f"{gateway.url}/healthz", headers=passed_on)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown_url"
