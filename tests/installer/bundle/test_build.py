@@ -184,6 +184,36 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_manifest_of_another_kind_makes_no_folder_a_bundle(
+    locked: tuple[World, Lock], tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "my web application"}')
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(HoldfastError, match="not a bundle") as refusal:
+        build_in(tmp_path, locked[1])
+    assert "thesis.txt" in refusal.value.cause
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_notes_beside_a_bundle_are_not_lost_to_its_successor(
+    locked: tuple[World, Lock], bundle: Path
+) -> None:
+    (bundle / "notes.txt").write_text("who carried it")
+    with pytest.raises(HoldfastError, match=r"not a bundle"):
+        build_in(bundle, locked[1])
+    assert (bundle / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN SSH SIGNATURE-----\nAAAA\n"])
+def test_a_damaged_signature_is_made_anew(
+    locked: tuple[World, Lock], bundle: Path, content: str
+) -> None:
+    [file] = (bundle / "signatures").iterdir()
+    file.write_text(content)
+    build_in(bundle, locked[1])
+    verify(bundle)
+
+
 def test_two_builds_of_one_folder_do_not_meet(locked: tuple[World, Lock], tmp_path: Path) -> None:
     with only_one(tmp_path / ".bundle.lock", doing="building bundle"):
         with pytest.raises(HoldfastError, match="Somebody else") as refusal:

@@ -165,10 +165,15 @@ def _need(store: Store, artifact: Artifact) -> Path:
 
 def _refuse_other_content(directory: Path) -> None:
     """Refuse a folder that holds something else: publishing would remove it."""
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+    if not directory.is_dir():
+        return
+    found = {path.name for path in directory.iterdir()}
+    others = sorted(found - {MANIFEST, SBOM, SIGNATURES, BLOBS})
+    if others or (found and MANIFEST not in found):
         raise HoldfastError(
             "This folder holds something that is not a bundle",
             where=str(directory),
+            cause=f"a bundle has no {', '.join(others[:5])}" if others else f"it has no {MANIFEST}",
             next_command="choose an empty or new folder with -o",
         )
 
@@ -280,9 +285,9 @@ def _take(source: Path, final: Path, digest: str) -> bool:
 
 
 def _add_signature(directory: Path, raw: bytes, key: Path) -> None:
-    """Sign with `key` unless its signature is there; signatures of others are kept."""
+    """Sign with `key` unless its signature is there and holds; signatures of others are kept."""
     file = directory / SIGNATURES / signature.file_name(key)
-    if not file.is_file():
+    if not (file.is_file() and signature.fits(raw, file)):
         write_atomically(file, signature.sign(raw, key))
 
 

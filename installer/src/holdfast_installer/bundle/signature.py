@@ -77,6 +77,12 @@ def check(content: bytes, signature: Path, allowed: Path) -> Check:
     return Check(signature.name, principal=principal)
 
 
+def fits(content: bytes, signature: Path) -> bool:
+    """Say whether `signature` is one over `content`, by whatever key: whose is for `check`."""
+    arguments = ("-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(signature))
+    return _run(*arguments, stdin=content).returncode == 0
+
+
 def file_name(key: Path) -> str:
     """Return the name of a key's signature file: one per key, so that a key counts once."""
     public = key if key.suffix == ".pub" else key.with_name(key.name + ".pub")
