@@ -40,7 +40,7 @@ def as_user(user: str, *command: str, cwd: Path) -> subprocess.CompletedProcess[
         if key not in dropped and not key.startswith(("HOLDFAST_", "PYENV", "PYTEST", "XDG_"))
     }
     return subprocess.run(
-        ["runuser", "-u", user, "--", *command],
+        ["/usr/sbin/runuser", "-u", user, "--", *command],
         env={**kept, "HOME": str(home), "PATH": PLAIN_PATH, "USER": user},
         cwd=cwd,
         text=True,
