@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
-from holdfast_installer.audit.evidence import AuditResult
+from holdfast_installer.audit.evidence import AuditResult, Observation
 from holdfast_installer.audit.probes import egress, names, packages, telemetry, transport
-from holdfast_installer.errors import Finding
+from holdfast_installer.errors import Finding, HoldfastError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast_installer.audit.evidence import Observation
     from holdfast_installer.audit.probes.judgement import Judgement
     from holdfast_installer.site import Host, Site
 
@@ -73,7 +72,35 @@ def audit(site: Site, controls: Iterable[str] = ()) -> AuditResult:
 
 
 def _observe(probe: Probe, site: Site, nonce: str) -> tuple[Observation, ...]:
-    return () if probe.NEEDS_CANARY and site.canary is None else probe.observe(site, nonce)
+    """Look; a probe that breaks is an observation that failed, and does not take the others along.
+
+    What hosts print is not ours to trust: any shape may come.
+    """
+    if probe.NEEDS_CANARY and site.canary is None:
+        return ()
+    try:
+        return probe.observe(site, nonce)
+    except (HoldfastError, OSError, ValueError, LookupError, TypeError) as error:
+        problem = f"the probe broke: {type(error).__name__}: {str(error)[:300]}"
+        return tuple(
+            Observation(
+                control=probe.CONTROL,
+                vantage=OPERATOR,
+                host=host.name,
+                taken_at=datetime.now(UTC),
+                script="",
+                seen=None,
+                problem=problem,
+            )
+            for host in probe.hosts(site)
+        )
+
+
+def _flaw(probe: Probe, control: Observation | None) -> str:
+    try:
+        return probe.control_flaw(control)
+    except ValidationError as error:
+        return f"the positive control is not of the probe's shape: {error}"
 
 
 def verdicts_of(
@@ -81,7 +108,7 @@ def verdicts_of(
 ) -> tuple[Finding, ...]:
     """Return one verdict per host; a host without an observation is an error, never a pass."""
     by_host = {look.host: look for look in observations}
-    flaw = "" if site.canary is None else probe.control_flaw(by_host.get(OPERATOR))
+    flaw = "" if site.canary is None else _flaw(probe, by_host.get(OPERATOR))
     return tuple(
         _verdict(probe, site, host, by_host.get(host.name), flaw) for host in probe.hosts(site)
     )

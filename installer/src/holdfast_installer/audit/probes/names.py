@@ -81,12 +81,14 @@ def judge(look: Observation, flaw: str) -> Judgement:
     """Judge one host; `flaw` is what is wrong with the positive control."""
     seen = Seen.model_validate(look.seen)
     answered = [
-        f"{one.target} ({one.detail})" for one in seen.attempts if one.outcome == "answered"
+        f"{one.target} ({one.detail})"
+        for one in seen.attempts
+        if one.outcome in {"answered", "absent"}
     ]
     if answered:
         return Judgement(
             "fail",
-            f"an outside name was answered by {', '.join(answered)}",
+            f"an outside name was looked up by {', '.join(answered)}",
             "holdfast apply configures the resolver and the filter again",
         )
     if seen.recorded:

@@ -13,6 +13,8 @@ import sys
 import time
 
 TIMEOUT_SECONDS = 1.5
+# Our own filter says EPERM or nothing; these are somebody's answer to a packet that went out.
+FROM_AFAR = {errno.ECONNREFUSED, errno.ECONNRESET}
 NO_ROUTE = {errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
@@ -29,6 +31,8 @@ def attempt(family: str, protocol: str, address: str, port: int, nonce: str) -> 
             return "silent", "no answer"
         except OSError as problem:
             name = errno.errorcode.get(problem.errno or 0, str(problem))
+            if problem.errno in FROM_AFAR:
+                return "answered", name
             return ("no-route" if problem.errno in NO_ROUTE else "refused"), name
     return ("answered", "echoed") if nonce.encode() in echoed else ("error", repr(echoed[:40]))
 
@@ -63,4 +67,5 @@ def main() -> None:
     print(json.dumps({"attempts": attempts, "drops_before": before, "drops_after": after}))
 
 
-main()
+if __name__ == "__main__":
+    main()

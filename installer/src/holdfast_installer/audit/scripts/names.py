@@ -2,7 +2,8 @@
 
 Argument: {"label": str, "inside": str, "canaries": [address, …]}. Prints
 {"resolver": address, "inside": rcode-or-outcome, "attempts": [{"target", "outcome", "detail"}]}.
-Outcomes: answered, refused, silent. Standard library only: hosts have no more.
+Outcomes: answered, absent, refused, silent. Absent is "no such name" or "no such record": to say it
+of an outside name, somebody asked outside. Standard library only: hosts have no more.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 
 TIMEOUT_SECONDS = 1.5
 RCODES = {0: "NOERROR", 2: "SERVFAIL", 3: "NXDOMAIN", 5: "REFUSED"}
+LOOKED_UP = {0, 3}
 
 
 def question(name: str) -> bytes:
@@ -38,12 +40,19 @@ def ask(server: str, port: int, name: str, protocol: str) -> tuple[str, str]:
             return "silent", "no answer"
         except OSError as problem:
             return "refused", str(problem)
-    answer = answer[2:] if protocol == "tcp" else answer
+    return meaning(answer[2:] if protocol == "tcp" else answer)
+
+
+def meaning(answer: bytes) -> tuple[str, str]:
+    """Say what a DNS message amounts to."""
     if len(answer) < 12:
         return "answered", "not DNS, but an answer"
     flags, _, answers = struct.unpack(">3H", answer[2:8])
-    rcode = RCODES.get(flags & 0xF, str(flags & 0xF))
-    return ("answered" if answers else "refused"), f"{rcode}, {answers} records"
+    code = flags & 0xF
+    told = f"{RCODES.get(code, str(code))}, {answers} records"
+    if answers:
+        return "answered", told
+    return ("absent" if code in LOOKED_UP else "refused"), told
 
 
 def resolver() -> str:
@@ -76,4 +85,5 @@ def main() -> None:
     print(json.dumps({"resolver": server, "inside": list(inside), "attempts": attempts}))
 
 
-main()
+if __name__ == "__main__":
+    main()

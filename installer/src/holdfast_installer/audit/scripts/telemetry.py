@@ -34,6 +34,15 @@ def packets(listing: str) -> int:
     )
 
 
+def accounted(baseline: str, counted: int) -> str:
+    """Return the baseline with our own packet in it, so that the next audit does not find it.
+
+    One was sent: whatever else was counted meanwhile is the unit's, and is left to be found.
+    """
+    total = packets(baseline) + min(counted, 1)
+    return json.dumps({"nftables": [{"counter": {"packets": total}}]})
+
+
 def main() -> None:
     """Read every unit's attempts, then let the control raise the counter and account for it."""
     given = json.loads(sys.argv[1])
@@ -65,10 +74,9 @@ def main() -> None:
     for name in names:
         noted = Path(given["baselines"]) / f"{name}.json"
         if noted.exists():
-            # Our own packets are accounted for, so that the next audit does not find them.
-            total = packets(noted.read_text()) + counted
-            noted.write_text(json.dumps({"nftables": [{"counter": {"packets": total}}]}))
+            noted.write_text(accounted(noted.read_text(), counted))
     print(json.dumps({"units": units, "control_counted": counted > 0}))
 
 
-main()
+if __name__ == "__main__":
+    main()
