@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import base64
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from holdfast_installer.audit.evidence import Observation
 from holdfast_installer.audit.probes import egress, names, packages, telemetry, transport
@@ -120,6 +124,23 @@ def test_names_do_not_pass(seen: JsonValue, flaw: str, verdict: str) -> None:
     assert names.judge(look(seen), flaw).verdict == verdict
 
 
+def certificate(days: int) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "probe")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=400))
+        .not_valid_after(now + timedelta(days=days, hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    return base64.b64encode(made.public_bytes(serialization.Encoding.DER)).decode()
+
+
 def transport_seen(*, works: bool = True, **more: JsonValue) -> JsonValue:
     listener: dict[str, JsonValue] = {
         "address": "0.0.0.0",
@@ -136,6 +157,8 @@ def test_transport_passes_when_only_tls_is_spoken() -> None:
     assert transport.judge(look(transport_seen()), "").verdict == "pass"
     demanding = transport_seen(tls="refused (TLSV13_ALERT_CERTIFICATE_REQUIRED)", plain="closed")
     assert transport.judge(look(demanding), "").verdict == "pass"
+    lasting = transport_seen(certificate=certificate(days=60))
+    assert transport.judge(look(lasting), "").verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -148,8 +171,20 @@ def test_transport_passes_when_only_tls_is_spoken() -> None:
         (transport_seen(old_tls="TLSv1.1"), "fail"),
         (transport_seen(works=False), "inconclusive"),
         ({"listeners": [], "old_tls_works": True}, "inconclusive"),
+        (transport_seen(certificate=certificate(days=29)), "fail"),
+        (transport_seen(certificate=certificate(days=-1)), "fail"),
     ],
-    ids=["plain", "redirect", "plain 404", "no tls", "old tls", "untested", "nothing"],
+    ids=[
+        "plain",
+        "redirect",
+        "plain 404",
+        "no tls",
+        "old tls",
+        "untested",
+        "nothing",
+        "ends soon",
+        "ended",
+    ],
 )
 def test_transport_does_not_pass(seen: JsonValue, verdict: str) -> None:
     assert transport.judge(look(seen), "").verdict == verdict

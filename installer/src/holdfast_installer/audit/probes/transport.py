@@ -6,20 +6,25 @@ are read from the running host, not from the plan, so that a listener nobody pla
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
+from cryptography import x509
 from pydantic import BaseModel, ConfigDict
 
 from holdfast_installer.audit.probes.judgement import Judgement
 from holdfast_installer.audit.vantage import on_hosts
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from holdfast_installer.audit.evidence import Observation
     from holdfast_installer.site import Host, Site
 
 CONTROL = "TLS-01"
 NEEDS_CANARY = False
 DNS_PORT = 53
+RENEWAL_DAYS = 30  # an apply renews what has less; nothing else does
 GOOD_VERSIONS = {"TLSv1.2", "TLSv1.3"}
 # A server that demands a client certificate refuses the probe, which has none: TLS all the same.
 DEMANDS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")
@@ -35,6 +40,7 @@ class Listener(BaseModel):
     plain: str
     tls: str
     old_tls: str
+    certificate: str = ""  # DER in base64; empty where the handshake did not come so far
 
 
 class Seen(BaseModel):
@@ -84,6 +90,8 @@ def judge(look: Observation, flaw: str) -> Judgement:
             faults.append(f"port {one.port} does not speak TLS ({one.tls})")
         elif not one.old_tls.startswith(("refused", "closed")):
             faults.append(f"port {one.port} speaks {one.old_tls}")
+        elif (left := _days_left(one.certificate, look.taken_at)) < RENEWAL_DAYS:
+            faults.append(f"the certificate of port {one.port} ends in {left} days")
     if faults:
         return Judgement("fail", "; ".join(faults), "holdfast apply configures the listeners again")
     if not seen.old_tls_works:
@@ -91,6 +99,14 @@ def judge(look: Observation, flaw: str) -> Judgement:
             "inconclusive", "this host cannot speak TLS 1.1, so its refusal is untested"
         )
     return Judgement("pass", "every port others can reach speaks TLS, no plain HTTP, no TLS 1.1")
+
+
+def _days_left(certificate: str, now: datetime) -> int:
+    """Return how long a certificate still holds; one that was not shown is not judged."""
+    if not certificate:
+        return RENEWAL_DAYS
+    ends = x509.load_der_x509_certificate(base64.b64decode(certificate)).not_valid_after_utc
+    return (ends - now).days
 
 
 def _answers_plainly(answer: str) -> bool:

@@ -1,11 +1,12 @@
 """Runs on a host: speaks plain HTTP and old TLS to every TCP port that others could reach.
 
 Argument: {"plain": [port, …]} names the ports whose protocol is not HTTP and carries its own proof
-(SSH, DNS). Prints {"listeners": [{"address", "port", "plain", "old_tls", "tls"}], "old_tls_works"};
-the last says whether this host's own client can speak TLS 1.1 at all, tried on a server of ours.
+(SSH, DNS). Prints {"listeners": [{"address", "port", "plain", "old_tls", "tls", "certificate"}],
+"old_tls_works"}; certificates are DER in base64, the last says whether this host's own client can speak TLS 1.1 at all, tried on a server of ours.
 Standard library only: hosts have no more.
 """
 
+import base64
 import json
 import socket
 import ssl
@@ -85,11 +86,14 @@ def old_tls_works() -> bool:
                 accepted.close()
 
         threading.Thread(target=answer, daemon=True).start()
-        return speak_tls("127.0.0.1", port, old=True) == "TLSv1.1"
+        return speak_tls("127.0.0.1", port, old=True)[0] == "TLSv1.1"
 
 
-def speak_tls(address: str, port: int, *, old: bool) -> str:
-    """Say how a TLS handshake ends: its version, or why not. `old` offers TLS 1.1 at the most."""
+def speak_tls(address: str, port: int, *, old: bool) -> tuple[str, str]:
+    """Say how a TLS handshake ends: its version, or why not; and the certificate shown.
+
+    `old` offers TLS 1.1 at the most.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -97,27 +101,32 @@ def speak_tls(address: str, port: int, *, old: bool) -> str:
         age(context)
     try:
         with connect(address, port) as out, context.wrap_socket(out) as wrapped:
-            return str(wrapped.version())
+            shown = wrapped.getpeercert(binary_form=True) or b""
+            return str(wrapped.version()), base64.b64encode(shown).decode()
     except ssl.SSLError as problem:
-        return f"refused ({problem.reason})"
+        return f"refused ({problem.reason})", ""
     except OSError as problem:
-        return f"closed ({type(problem).__name__})"
+        return f"closed ({type(problem).__name__})", ""
 
 
 def main() -> None:
     """Try every listener and print what was seen."""
     given = json.loads(sys.argv[1])
-    seen = [
-        {
-            "address": address,
-            "port": port,
-            "plain": speak_plain(address, port),
-            "tls": speak_tls(address, port, old=False),
-            "old_tls": speak_tls(address, port, old=True),
-        }
-        for address, port in listening()
-        if port not in given["plain"]
-    ]
+    seen = []
+    for address, port in listening():
+        if port in given["plain"]:
+            continue
+        tls, certificate = speak_tls(address, port, old=False)
+        seen.append(
+            {
+                "address": address,
+                "port": port,
+                "plain": speak_plain(address, port),
+                "tls": tls,
+                "old_tls": speak_tls(address, port, old=True)[0],
+                "certificate": certificate,
+            }
+        )
     print(json.dumps({"listeners": seen, "old_tls_works": old_tls_works()}))
 
 
