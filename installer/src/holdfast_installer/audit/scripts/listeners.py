@@ -2,7 +2,8 @@
 
 Argument: {"plain": [port, …]} names the ports whose protocol is not HTTP and carries its own proof
 (SSH, DNS). Prints {"listeners": [{"address", "port", "plain", "old_tls", "tls", "certificate"}],
-"old_tls_works"}; certificates are DER in base64, the last says whether this host's own client can speak TLS 1.1 at all, tried on a server of ours.
+"old_tls_works"}: certificates are DER in base64, and the last says whether this host's own client
+can speak TLS 1.1 at all, tried on a server of ours.
 Standard library only: hosts have no more.
 """
 
