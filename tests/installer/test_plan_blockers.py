@@ -212,6 +212,13 @@ def test_a_host_elsewhere_holds_no_model() -> None:
     )
 
 
+def test_a_control_host_elsewhere_keeps_every_model_elsewhere() -> None:
+    text = EXAMPLE.replace("roles: [control]}", "roles: [control], jurisdiction: us-ma}")
+    name, detail = only(plan(text))
+    assert name == "jurisdiction"
+    assert "control host stands in us-ma; the profiles permit de" in detail
+
+
 def test_two_control_hosts_are_more_than_this_release_installs() -> None:
     text = EXAMPLE.replace("roles: [serving], pool", "roles: [serving, control], pool", 1)
     assert "control-hosts" in {one.name for one in plan(text).blockers}

@@ -286,9 +286,23 @@ def _python(manifest: Manifest, host: HostPlan, said: set[str]) -> Iterator[Find
         )  # fmt: skip
 
 
-def site_blockers(site: Site, survey: Survey, *, upstreams_allowed: bool) -> Iterator[Finding]:
-    """Yield what in the site's own wishes cannot be met."""
+def site_blockers(
+    site: Site, survey: Survey, *, upstreams_allowed: bool, permitted: tuple[str, ...] | None
+) -> Iterator[Finding]:
+    """Yield what in the site's own wishes cannot be met.
+
+    `permitted` are the jurisdictions in which the profiles let hosts stand; None leaves it open.
+    """
     control = site.with_role("control")
+    for host in control:
+        label = site.host_jurisdiction(host)
+        if permitted is not None and label not in permitted:
+            # It keeps every model and every ledger: more than any serving host does.
+            yield _fail(
+                "jurisdiction", host.name,
+                f"the control host stands in {label}; the profiles permit {', '.join(permitted)}",
+                "give the role control to a host that stands where the profiles permit",
+            )  # fmt: skip
     if len(control) > 1:
         yield _fail(
             "control-hosts", "",

@@ -52,7 +52,12 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
         for host in site.hosts
     }
     blockers = [
-        *site_blockers(site, survey, upstreams_allowed=upstreams),
+        *site_blockers(
+            site,
+            survey,
+            upstreams_allowed=upstreams,
+            permitted=profile.permitted_jurisdictions,
+        ),
         *placement.blockers,
         *bundle_blockers(manifest, list(hosts.values())),
     ]

@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, Where, str], ...] = (
     ("vllm", "serving", "pull, verify and serve models, one unit a replica"),
     ("load_balancer", "control", "one smg a pool"),
     ("gateway", "control", "the OpenAI-compatible API"),
-    ("edge", "control", "HAProxy: TLS for hub, API and identity"),
+    ("edge", "control", "HAProxy: TLS for hub and API"),
     ("metrics", "all", "Prometheus and node exporters"),
 )
 
