@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import platform
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 import holdfast_trust.cli
+from holdfast_installer.bundle.durable import write_atomically
 from holdfast_installer.console import console
 from holdfast_installer.errors import EXIT_FAILED, HoldfastError
 from holdfast_installer.remote import run_on
@@ -122,9 +122,7 @@ def _issue_into(site: Site, ctx: click.Context, output: Path) -> None:
         )
     issued = json.loads(answer)
     secret = issued.pop("token")
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    write_atomically(output, f"{secret}\n".encode(), mode=0o600)
     if ctx.params["as_json"]:
         click.echo(json.dumps({**issued, "output": str(output)}, indent=2))
     console.print(f"token written to {output}")

@@ -20,23 +20,28 @@ def ssh_arguments(site: Site, host: Host) -> list[str]:
     """Return the ssh command up to and including the host, for one of the site's hosts."""
     arguments = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
     arguments += ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
-    if site.ssh.known_hosts:
-        arguments += ["-o", f"UserKnownHostsFile={site.ssh.known_hosts}"]
-    if site.ssh.private_key:
-        arguments += ["-o", "IdentitiesOnly=yes", "-i", str(site.ssh.private_key)]
+    arguments += ["-o", f"UserKnownHostsFile={site.ssh.known_hosts}"]
+    arguments += ["-o", "GlobalKnownHostsFile=/dev/null"]
+    arguments += ["-o", "IdentitiesOnly=yes", "-i", str(site.ssh.private_key)]
     arguments += ["-p", str(site.ssh.port), "-l", site.ssh.user]
     return [*arguments, str(host.address)]
+
+
+def as_root(site: Site, command: Sequence[str]) -> str:
+    """Return the shell text that runs a command as root: by sudo, unless the account is root."""
+    by = () if site.ssh.user == "root" else ("sudo", "-n", "--")
+    return shlex.join([*by, *command])
 
 
 def run_on(
     site: Site, host: Host, command: Sequence[str], *, given: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command on one host, `given` on its standard input; the caller judges the result.
+    """Run one command on one host as root, `given` on its standard input; the caller judges it.
 
     Raises HoldfastError where the host cannot be reached or its key is not the known one.
     """
     done = subprocess.run(
-        [*ssh_arguments(site, host), shlex.join(command)],
+        [*ssh_arguments(site, host), as_root(site, command)],
         input=given,
         capture_output=True,
         text=True,
