@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,22 @@ def test_users_tokens_expire_and_services_do_not_unless_told(sqlite: Command) ->
     assert sqlite.json("token", "issue", "gateway", "--name", "b")["expires_at"] is None
     never = sqlite.json("token", "issue", "ada", "--name", "b", "--expires", "never")
     assert never["expires_at"] is None
+
+
+def test_a_site_bounds_the_life_of_users_tokens_and_exempts_services(sqlite: Command) -> None:
+    sqlite.run("user", "add", "ada")
+    sqlite.run("service", "add", "gateway")
+    bound = ("--max-lifetime", "720h", "token", "issue")
+    month = 720 * 3600
+    usual = sqlite.json(*bound, "ada")["expires_at"] - time.time()
+    assert month - 60 < usual <= month + 1
+    assert sqlite.json(*bound, "ada", "--name", "b", "--expires", "1h")["expires_at"]
+    for longer in ("721h", "never"):
+        refused = sqlite.run(*bound, "ada", "--name", "c", "--expires", longer, code=1)
+        assert "longer than this site permits" in refused.stderr
+        assert "--expires 720h" in refused.stderr
+    assert sqlite.json(*bound, "gateway")["expires_at"] is None
+    assert [row["name"] for row in sqlite.json("token", "list", "ada")] == ["b", "default"]
 
 
 def test_a_token_file_is_written_once_and_again_only_when_it_no_longer_holds(

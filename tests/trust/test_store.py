@@ -3,7 +3,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from sqlalchemy import event, select, update
@@ -353,3 +353,28 @@ def test_foreign_keys_hold_in_sqlite(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "x.db") as plain:
         assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     plain.close()
+
+
+def test_a_stricter_bound_shortens_users_tokens_that_are_out_and_no_services(
+    store: TrustStore, ledger: Ledger
+) -> None:
+    day = 86400
+    store.add_user("ada")
+    store.add_service("gateway")
+    store.issue_token("ada", "long", lifetime_seconds=90 * day)
+    store.issue_token("ada", "endless")
+    short = store.issue_token("ada", "short", lifetime_seconds=day).expires_at
+    store.issue_token("gateway")
+    assert store.bound_user_tokens(30 * day) == 2
+    assert store.bound_user_tokens(30 * day) == 0
+    left = {row["name"]: row for row in store.tokens()}
+    for name in ("long", "endless"):
+        assert left[name]["expires_at"] == cast("int", left[name]["created_at"]) + 30 * day
+    assert left["short"]["expires_at"] == short
+    assert left["default"]["expires_at"] is None
+    shortened = [
+        record["event"]["name"]
+        for record in read(ledger.path)
+        if record["event"]["action"] == "token.shorten"
+    ]
+    assert sorted(shortened) == ["endless", "long"]

@@ -10,6 +10,7 @@ import click
 
 from holdfast_trust import ledger as ledgers
 from holdfast_trust import token_file
+from holdfast_trust.errors import TrustError
 from holdfast_trust.terminal import (
     EXIT_REFUSED,
     Group,
@@ -42,10 +43,23 @@ _USER_LIFETIME = 90 * 86400
 @click.option(
     "--actor", envvar="HOLDFAST_TRUST_ACTOR", help="Who the ledger says did it; you by default."
 )
+@click.option(
+    "--max-lifetime",
+    envvar="HOLDFAST_TRUST_MAX_LIFETIME",
+    type=Lifetime(),
+    default="never",
+    help="Longest life of a user's token, like 720h; services are exempt.  [default: no bound]",
+)
 @click.pass_context
-def main(ctx: click.Context, database: str | None, ledger: Path | None, actor: str | None) -> None:
+def main(
+    ctx: click.Context,
+    database: str | None,
+    ledger: Path | None,
+    actor: str | None,
+    max_lifetime: int,
+) -> None:
     """Users, services, teams and tokens of a Holdfast site, and the ledger of their changes."""
-    ctx.obj = Settings(database, ledger, actor or login())
+    ctx.obj = Settings(database, ledger, actor or login(), max_lifetime)
 
 
 @main.command()
@@ -190,7 +204,8 @@ def token() -> None:
 @click.option(
     "--expires",
     type=Lifetime(),
-    help="90d, 12h, 30m, 45s or never.  [default: 90d for a user, never for a service]",
+    help="90d, 12h, 30m, 45s or never; a site may bound it.  "
+    "[default: 90d or the bound for a user, never for a service]",
 )
 @click.option("--rotate", is_flag=True, help="Replace a valid token of this name.")
 @click.option(
@@ -222,8 +237,7 @@ def token_issue(  # noqa: PLR0913 - a command has as many parameters as options
                     as_json=as_json,
                 )
                 return
-        if expires is None:
-            expires = _USER_LIFETIME if store.kind_of(principal) == "user" else 0
+        expires = _lifetime(settings, store.kind_of(principal), principal, expires)
         issued = store.issue_token(
             principal, name, lifetime_seconds=expires or None, rotate=rotate or output is not None
         )
@@ -243,6 +257,23 @@ def token_issue(  # noqa: PLR0913 - a command has as many parameters as options
     if not as_json:
         click.echo(f"token {name!r} of {principal}; it is not shown again:", err=True)
     emit({**data, "token": issued.secret}, issued.secret, as_json=as_json)
+
+
+def _lifetime(settings: Settings, kind: Kind, principal: str, asked: int | None) -> int:
+    """Return the seconds that a token shall live, 0 for ever; a service's know no bound."""
+    if kind != "user":
+        return asked or 0
+    longest = settings.longest
+    if asked is None:
+        return min(_USER_LIFETIME, longest or _USER_LIFETIME)
+    if longest and (not asked or asked > longest):
+        hours = f"{longest / 3600:g}h"
+        raise TrustError(
+            f"no token for {principal}: it would live longer than this site permits",
+            cause=f"the site's profiles bound users' tokens to {hours}; services are exempt",
+            next_command=f"holdfast-trust token issue {principal} --expires {hours}",
+        )
+    return asked
 
 
 @token.command(name="list")

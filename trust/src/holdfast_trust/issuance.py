@@ -130,6 +130,40 @@ class Issuance(Transactions):
             )
             change.record("token.revoke-all", principal=principal)
 
+    def bound_user_tokens(self, longest_seconds: int) -> int:
+        """Have no user's token live longer than this since it was issued; return how many did.
+
+        For the day a site's profiles become stricter; tokens of services are left as they are.
+        """
+        latest = token_table.c.created_at + longest_seconds
+        # issuing rounds up: seconds over the bound are no reason for a change
+        unbound = (token_table.c.expires_at.is_(None)) | (token_table.c.expires_at > latest + 60)
+        too_long = (
+            select(token_table, principal_table.c.name.label("owner"))
+            .join(principal_table)
+            .where(principal_table.c.kind == "user", token_table.c.revoked_at.is_(None), unbound)
+        )
+        with self._read() as connection:
+            if connection.execute(too_long).first() is None:
+                return 0
+        with self._write() as change:
+            rows = change.connection.execute(too_long).mappings().all()
+            for row in rows:
+                expires_at = row["created_at"] + longest_seconds
+                change.connection.execute(
+                    update(token_table)
+                    .where(token_table.c.id == row["id"])
+                    .values(expires_at=expires_at)
+                )
+                change.record(
+                    "token.shorten",
+                    principal=row["owner"],
+                    token=row["id"],
+                    name=row["name"],
+                    expires_at=expires_at,
+                )
+        return len(rows)
+
     def tokens(self, principal: str | None = None) -> list[dict[str, object]]:
         """List tokens, never their secrets: id, principal, name, last_four, state, times."""
         statement = (

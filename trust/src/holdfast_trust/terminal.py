@@ -32,6 +32,7 @@ class Settings:
     database: str | None
     ledger: Path | None
     actor: str
+    longest: int = 0  # seconds a user's token may live; 0 is without bound
 
     @contextmanager
     def store(self, *, changes: bool = False) -> Iterator[TrustStore]:

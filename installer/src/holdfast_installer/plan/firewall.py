@@ -51,7 +51,7 @@ def _control_ingress(site: Site, others: list[Host]) -> list[Rule]:
     inside = [address for other in others for address in other.addresses()]
     clients = _cidrs([*site.networks.users, *site.networks.operators])
     return [
-        *_rules("tcp", [ports.EDGE], clients, "users: hub, API, identity"),
+        *_rules("tcp", [ports.EDGE], clients, "users: hub, API"),
         *_rules("tcp", [ports.DNS], clients, "users: DNS"),
         *_rules("udp", [ports.DNS], clients, "users: DNS"),
         *_rules("tcp", [ports.EDGE, ports.MIRROR], _single(inside), "hosts: models, packages"),

@@ -169,7 +169,6 @@ def _services(site: Site) -> Services:
     return Services(
         hub=f"https://hub.{site.domain}",
         api=f"https://api.{site.domain}",
-        identity=f"https://id.{site.domain}",
         mirror=f"https://mirror.{site.domain}:8443",
     )
 

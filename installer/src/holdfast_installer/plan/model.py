@@ -136,7 +136,6 @@ class Services(_Part):
 
     hub: str
     api: str
-    identity: str
     mirror: str
 
 

@@ -43,6 +43,10 @@ options:
       name: {description: Service., type: str, required: true}
       teams: {description: Teams it is in., type: list, elements: str, default: []}
   tokens: {description: Folder of the token files., type: path, required: true}
+  token_max_hours:
+    description: No token of a user, issued before or not, lives longer. Services are exempt.
+    type: int
+    required: true
 """
 
 EXAMPLES = r"""
@@ -53,6 +57,7 @@ EXAMPLES = r"""
     database: postgresql+psycopg:///holdfast_identity
     ledger: /var/lib/holdfast/identity/ledger
     tokens: /var/lib/holdfast/identity/tokens
+    token_max_hours: 720
     teams:
       - name: research
         users: [ada]
@@ -85,6 +90,7 @@ with Ledger(Path(wanted["ledger"])) as ledger:
     store = TrustStore(wanted["database"], ledger=ledger, actor="holdfast apply")
     changed = store.create_schema(tuple(wanted["readers"]))
     changed |= seed.apply(store, everyone)
+    changed |= store.bound_user_tokens(wanted["token_max_hours"] * 3600) > 0
     for service in wanted["services"]:
         path = Path(wanted["tokens"], service["name"])
         if not token_file.holds_valid(store, path, service["name"], "default"):
@@ -119,6 +125,7 @@ def main() -> None:
                 "options": {"name": name, "teams": strings},
             },
             "tokens": {"type": "path", "required": True, "no_log": False},
+            "token_max_hours": {"type": "int", "required": True, "no_log": False},
         },
         supports_check_mode=True,
     )
