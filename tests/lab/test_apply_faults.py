@@ -358,6 +358,7 @@ def test_a_host_that_goes_away_is_named_and_mended_by_the_next_apply(
     assert list(dict(record["failed_hosts"])) == ["serving-1"]  # type: ignore[call-overload] # JSON
     assert came(events, event="unreachable", host="serving-1")
     assert came(events, event="ok", host="control-1", role="metrics")
+    assert "the host went away" in printed
     assert "Apply did not finish on serving-1; finished as far as they could: control-1." in printed
     assert "run the same apply again" in printed
     assert '"outcome": "failed"' in printed

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast_installer.converge.ansible import _DieWith, _environment, collections_root
+from holdfast_installer.converge.ansible import _DieWith, _environment, _why, collections_root
+from holdfast_installer.converge.events import Event
 from holdfast_installer.converge.journal import Journal
 
 if TYPE_CHECKING:
@@ -69,3 +70,10 @@ def test_a_collection_in_the_operators_home_takes_no_part(
     ours = [place for place, named in found.items() if "holdfast.platform" in named]
     assert ours == [str(collections_root() / "ansible_collections")]
     assert (collections_root() / "ansible_collections/holdfast/platform/roles").is_dir()
+
+
+def test_a_host_that_went_away_is_told_from_one_that_failed() -> None:
+    gone = Event(time=1, event="unreachable", role="dns", task="Run it", msg="All items completed")
+    failed = Event(time=1, event="failed", play="Serve", task="Run it", msg="exit code 1")
+    assert _why(gone) == "dns: Run it: the host went away: All items completed"
+    assert _why(failed) == "Serve: Run it: exit code 1"

@@ -78,7 +78,7 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
             if event.event == "stats":
                 changed[event.host] = event.changed
             elif event.event in {"failed", "unreachable"}:
-                failed[event.host] = f"{event.role or event.play}: {event.task}: {event.msg}"
+                failed[event.host] = _why(event)
             seen(event)
 
     with journal.output.open("ab") as output:
@@ -105,6 +105,12 @@ def run_playbook(  # noqa: PLR0913 - each is one decision of the caller
             raise
     drain()
     return Outcome(exit_code=child.returncode, changed=changed, failed_hosts=failed)
+
+
+def _why(event: Event) -> str:
+    # Of a host that goes away amid a loop Ansible says only that all items were completed.
+    gone = "the host went away: " if event.event == "unreachable" else ""
+    return f"{event.role or event.play}: {event.task}: {gone}{event.msg}"
 
 
 class _DieWith:
