@@ -82,6 +82,17 @@ def test_import_is_idempotent_and_says_what_it_did(
     assert verify(data / "ledger").ok
 
 
+def test_taking_every_team_away_is_asked_for_by_name(
+    tmp_path: Path, bundle: tuple[Path, Path]
+) -> None:
+    data = tmp_path / "data"
+    bring_in(data, *bundle, "--team", "research", *LABELLED)
+    status, said, _ = bring_in(data, *bundle, "--no-team")
+    assert (status, said["changed"], said["repositories"][0]["teams"]) == (0, True, [])
+    assert not bring_in(data, *bundle, "--no-team")[1]["changed"]
+    assert bring_in(data, *bundle, "--team", "research", "--no-team")[0] == 2
+
+
 def test_only_the_models_that_are_named(tmp_path: Path, bundle: tuple[Path, Path]) -> None:
     data = tmp_path / "data"
     status, said, _ = bring_in(data, *bundle, "--model", MODEL)

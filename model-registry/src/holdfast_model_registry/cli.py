@@ -59,6 +59,7 @@ def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checke
 @click.option("--blobs", type=_PATH, required=True, metavar="DIR", help="Holds sha256/ab/abcd…")
 @click.option("--model", "models", multiple=True, metavar="ORG/NAME", help="Only these; all.")
 @click.option("--team", "teams", multiple=True, metavar="TEAM", help="Who may read; as it was.")
+@click.option("--no-team", is_flag=True, help="Nobody may read, whoever might before.")
 @click.option("--jurisdiction", metavar="NAME", help="The label; as it was.")
 @click.option("--classification", metavar="NAME", help="The label; as it was.")
 @click.option("--database", default="", metavar="URL", help="As for serve.")
@@ -75,13 +76,17 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     database: str,
     ledger: Path | None,
     *,
+    no_team: bool,
     as_json: bool,
 ) -> None:
     """Bring in the models of a bundle; prints {"changed", "repositories"} as JSON.
 
     Each blob is checked before anybody can see it. Doing it again changes nothing. With --team
-    just these teams may read; a model that was never given a team or both labels is read by nobody.
+    just these teams may read, with --no-team none; a model that was never given a team or both
+    labels is read by nobody.
     """
+    if no_team and teams:
+        raise click.UsageError("give --team or --no-team, not both")
     labels = {"jurisdiction": jurisdiction, "classification": classification}
     given = {name: value for name, value in labels.items() if value}
     locations = Locations(data, database, ledger=ledger)
@@ -97,7 +102,7 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
                         record,
                         revision,
                         lambda sha256: blobs / "sha256" / sha256[:2] / sha256,
-                        teams=teams or None,
+                        teams=teams if teams or no_team else None,
                         labels=given,
                     )
                 )

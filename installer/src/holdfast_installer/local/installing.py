@@ -52,6 +52,8 @@ def import_models(bundle: VerifiedBundle, layout: Layout, installed: Programs, s
         ]
         for team in model.teams:
             command += ["--team", team]
+        if not model.teams:
+            command.append("--no-team")  # without either, the teams of an earlier start would stay
         done = subprocess.run(
             command,
             env=base_environment(layout, "import"),
