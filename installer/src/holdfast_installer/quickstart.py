@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ import yaml
 from rich.table import Table
 
 from holdfast_installer.console import console, emit, json_option
-from holdfast_installer.errors import HoldfastError
+from holdfast_installer.errors import EXIT_REFUSED, HoldfastError
 from holdfast_installer.lab.machine import missing_for_lab
 from holdfast_installer.paths import state_dir
 
@@ -27,11 +27,27 @@ TEAM = "research"
 
 @dataclass(frozen=True)
 class Stage:
-    """One command of the way: its arguments, and the namespace of the lab it runs in, if any."""
+    """One command of the way: its arguments, and the namespace of the lab it runs in, if any.
+
+    What a stage with findings found is told and remembered, and does not end the way.
+    """
 
     title: str
     arguments: tuple[str, ...]
     namespace: str = ""
+    findings: bool = False
+
+
+@dataclass
+class Run:
+    """How the stages went: their durations in seconds by title, and which of them found something.
+
+    `answer` is what the last stage printed as JSON, where it was asked to.
+    """
+
+    times: dict[str, float] = field(default_factory=dict)
+    found: list[str] = field(default_factory=list)
+    answer: str = ""
 
 
 @click.command()
@@ -65,17 +81,31 @@ def quickstart(*, name: str, folder: Path, model_folder: Path, local: bool, as_j
             console.print(
                 f"No lab on this machine ({'; '.join(missing)}): running the embedded form."
             )
-        _run_all(_local_stages(name, folder, model_folder))
+        run = _run_all(_local_stages(name, folder, model_folder, as_json=as_json), answer=as_json)
+        made = json.loads(run.answer) if as_json else {}
+        local_result = {**made, **_outcome(folder, run)}
+        emit(local_result, as_json=as_json, render=lambda _: _render_times(run))
         return
-    started = time.monotonic()
-    times = _run_all(_lab_stages(name, folder, model_folder))
-    result = {
+    run = _run_all(_lab_stages(name, folder, model_folder))
+    result = {**_outcome(folder, run), **_access(name, folder)}
+    emit(result, as_json=as_json, render=lambda found: _render(found, run, name))
+    if run.found:
+        raise HoldfastError(
+            f"The site runs, with findings: {', '.join(run.found)}.",
+            where=str(folder / "evidence"),
+            cause="what was found is told above, where that stage ran",
+            next_command="mend it and run `make quickstart` again",
+            exit_code=EXIT_REFUSED,
+        )
+
+
+def _outcome(folder: Path, run: Run) -> dict[str, object]:
+    return {
         "site": str(folder / "site.yml"),
-        "seconds": round(time.monotonic() - started, 1),
-        "stages": times,
-        **_access(name, folder),
+        "seconds": round(sum(run.times.values()), 1),
+        "stages": run.times,
+        "findings": run.found,
     }
-    emit(result, as_json=as_json, render=lambda found: _render(found, name))
 
 
 def _site_stage(name: str, folder: Path, model_folder: Path, *hosts: str) -> list[Stage]:
@@ -107,7 +137,7 @@ def _lab_stages(name: str, folder: Path, model_folder: Path) -> list[Stage]:
         Stage("Survey the hosts", ("survey", *on_site), "operator"),
         Stage("Plan", ("plan", *on_site, "--bundle", bundle), "operator"),
         Stage("Apply", ("apply", *on_site, "--bundle", bundle), "operator"),
-        Stage("Audit", ("audit", *on_site), "operator"),
+        Stage("Audit", ("audit", *on_site), "operator", findings=True),
         Stage(
             "Give the user a token",
             ("token", "issue", USER, *on_site, "--output", str(folder / "token")),
@@ -121,7 +151,7 @@ def _lab_stages(name: str, folder: Path, model_folder: Path) -> list[Stage]:
     ]
 
 
-def _local_stages(name: str, folder: Path, model_folder: Path) -> list[Stage]:
+def _local_stages(name: str, folder: Path, model_folder: Path, *, as_json: bool) -> list[Stage]:
     return [
         *_site_stage(name, folder, model_folder, "--host", "local=127.0.0.1=control+serving=local"),
         *_bundle_stages(folder),
@@ -130,15 +160,16 @@ def _local_stages(name: str, folder: Path, model_folder: Path) -> list[Stage]:
             (
                 *("up", "--local", "--site", str(folder / "site.yml")),
                 *("--bundle", str(folder / "bundle"), "--state", str(folder / "local")),
+                *(("--json",) if as_json else ()),
             ),
         ),
     ]
 
 
-def _run_all(stages: list[Stage]) -> dict[str, float]:
-    """Run the stages one after the other; return their durations in seconds by title."""
+def _run_all(stages: list[Stage], *, answer: bool = False) -> Run:
+    """Run the stages one after the other; with `answer` the last one's standard output is kept."""
     holdfast = str(Path(sys.executable).with_name("holdfast"))
-    times: dict[str, float] = {}
+    run = Run()
     for number, stage in enumerate(stages, start=1):
         shown = ["holdfast", *stage.arguments]
         command = [holdfast, *stage.arguments]
@@ -151,16 +182,20 @@ def _run_all(stages: list[Stage]) -> dict[str, float]:
         console.print("$ " + " ".join(shown), style="cyan", markup=False, soft_wrap=True)
         began = time.monotonic()
         # Data that a stage prints is for its own caller; here people read stderr.
-        done = subprocess.run(command, check=False, stdout=sys.stderr, env=os.environ)
-        times[stage.title] = round(time.monotonic() - began, 1)
-        if done.returncode != 0:
+        kept = subprocess.PIPE if answer and number == len(stages) else sys.stderr
+        done = subprocess.run(command, check=False, stdout=kept, text=True, env=os.environ)
+        run.times[stage.title] = round(time.monotonic() - began, 1)
+        run.answer = done.stdout or ""
+        if stage.findings and done.returncode == EXIT_REFUSED:
+            run.found.append(stage.title)
+        elif done.returncode != 0:
             raise HoldfastError(
                 f"The quickstart stopped at: {stage.title}.",
                 cause=f"`{' '.join(shown)}` ended with exit code {done.returncode}",
                 next_command="mend it and run `make quickstart` again; it goes on from here",
                 exit_code=done.returncode,
             )
-    return times
+    return run
 
 
 def stages_lab(stages: list[Stage]) -> str:
@@ -211,14 +246,16 @@ def _access(name: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _render(result: dict[str, object], name: str) -> None:
+def _render_times(run: Run) -> None:
     table = Table("stage", "seconds", title="\nWhere the time went", title_justify="left")
-    stages = result["stages"]
-    if isinstance(stages, dict):
-        for title, seconds in stages.items():
-            table.add_row(title, f"{seconds:.1f}")
-    table.add_row("in all", f"{result['seconds']}")
+    for title, seconds in run.times.items():
+        table.add_row(title, f"{seconds:.1f}")
+    table.add_row("in all", f"{sum(run.times.values()):.1f}")
     console.print(table)
+
+
+def _render(result: dict[str, object], run: Run, name: str) -> None:
+    _render_times(run)
     console.print("\n[bold]What now runs[/bold]: ", end="")
     console.print(f"`holdfast lab status --name {name}` lists the hosts.")
     console.print(f"User {result['user']}, token [bold]{result['token']}[/bold]")
