@@ -156,8 +156,9 @@ def measure_vllm(bench: Bench) -> list[Figure]:
         ),
     ]
     parts = (
-        ("process", "process", "engine", "from exec to the engine: imports, configuration"),
-        ("engine", "engine", "listening", "from the engine's first line to serving"),
+        ("process", "process", "engine", "exec to the engine's first line: two rounds of imports"),
+        ("worker", "engine", "weights", "from there to loaded weights: the worker's imports"),
+        ("engine", "weights", "engine_ready", "what vLLM calls init engine: KV cache, compilation"),
     )
     for name, begins, ends, told in parts:
         slow = times("cold", ends, begins)
