@@ -66,11 +66,14 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: str, tmp_pa
     web.download(f"{server}/file", tmp_path / "file", len(CONTENT), moved.append)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert Rude.seen == ["", "bytes=100000-", "bytes=200000-"]
+    assert sum(moved) == len(CONTENT)
 
 
 def test_what_an_earlier_run_left_is_kept(server: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT[:250_000])
-    web.download(f"{server}/file", tmp_path / "file", len(CONTENT), lambda _: None)
+    moved: list[int] = []
+    web.download(f"{server}/file", tmp_path / "file", len(CONTENT), moved.append)
+    assert sum(moved) == len(CONTENT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert Rude.seen == ["bytes=250000-"]
 
@@ -92,6 +95,14 @@ def test_an_overgrown_remainder_is_dropped(
     (tmp_path / "file").write_bytes(b"x" * (len(CONTENT) + 1))
     web.download(f"{server}/file", tmp_path / "file", len(CONTENT), lambda _: None)
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_server_that_sends_too_much_does_not_fill_the_disk(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rude, "patience", len(CONTENT))
+    web.download(f"{server}/file", tmp_path / "file", 1000, lambda _: None)
+    assert (tmp_path / "file").stat().st_size == 1001, "enough for the digest not to fit"
 
 
 def test_a_server_that_never_delivers_is_given_up_and_the_part_is_kept(

@@ -61,6 +61,8 @@ def download(address: str, target: Path, size: int, moved: Callable[[int], None]
         shutil.copyfile(_local(address), target)
         moved(size)
         return
+    if target.exists() and (kept := target.stat().st_size) <= size:
+        moved(kept)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _continue(address, target, size, moved)
@@ -84,6 +86,9 @@ def download(address: str, target: Path, size: int, moved: Callable[[int], None]
                 ) from problem
         else:
             return
+    raise GoneError(
+        "A file could not be fetched", where=target.name, cause="no range of it is left"
+    )
 
 
 def _continue(address: str, target: Path, size: int, moved: Callable[[int], None]) -> None:
@@ -100,9 +105,9 @@ def _continue(address: str, target: Path, size: int, moved: Callable[[int], None
         partial = answer.status == http.client.PARTIAL_CONTENT
         if have and not partial:
             have = 0
-        moved(have)
         with target.open("ab" if partial else "wb") as growing:
-            while chunk := answer.read(CHUNK):
+            # One byte past the end tells that it is another file, and no more is taken of it.
+            while have <= size and (chunk := answer.read(min(CHUNK, size + 1 - have))):
                 growing.write(chunk)
                 have += len(chunk)
                 moved(len(chunk))
