@@ -29,7 +29,8 @@ LIMITS: tuple[Finding, ...] = (
     Finding(
         name="TLS-01",
         verdict="not-applicable",
-        detail="everything speaks plain HTTP on loopback; no certificate authority is made",
+        detail="everything speaks plain HTTP on loopback, and whoever has an account on this machine "
+        "reaches vLLM and its balancer past the gateway, without a token and unrecorded",
         fix=_LAB,
     ),
     Finding(
