@@ -29,8 +29,8 @@ LIMITS: tuple[Finding, ...] = (
     Finding(
         name="TLS-01",
         verdict="not-applicable",
-        detail="everything speaks plain HTTP on loopback, and whoever has an account on this machine "
-        "reaches vLLM and its balancer past the gateway, without a token and unrecorded",
+        detail="everything speaks plain HTTP on loopback, and whoever has an account here reaches "
+        "vLLM and its balancer past the gateway, without a token and unrecorded",
         fix=_LAB,
     ),
     Finding(
