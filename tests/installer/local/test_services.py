@@ -57,6 +57,7 @@ def test_vllm_gets_every_switch_of_the_profile_and_none_of_our_own_environment(
     assert f"--model {layout.models / 'm'} " in command
     assert f"--served-model-name {model.id} --host 127.0.0.1 --port 9123" in command
     assert "--enforce-eager" in command
+    assert "--allowed-media-domains none.invalid" in command
     # without this, a machine with no compiler loses its engine to one request for logprobs
     assert made.environment["TORCHDYNAMO_DISABLE"] == "1"
 

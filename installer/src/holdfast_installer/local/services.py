@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 CLASSIFICATION = "internal"
+NO_DOMAIN = "none.invalid"  # .invalid is never anybody's (RFC 2606)
 # The order of the default ports is that of an installed site; taken ones are replaced.
 DEFAULT_PORTS = {"registry": 8101, "gateway": 8102, "balancer": 8200, "metrics": 8300, "vllm": 8400}
 
@@ -201,6 +202,8 @@ def vllm(
             *(str(programs.vllm / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", str(placed.folder), "--served-model-name", model.id),
             *("--host", LOOPBACK, "--port", str(port)),
+            # Unset, or empty, it would fetch an image from any address that a prompt names.
+            *("--allowed-media-domains", NO_DOMAIN),
             *_flags(options),
         ),
         environment=environment,
