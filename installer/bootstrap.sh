@@ -29,8 +29,9 @@ if ((${#missing[@]})); then
   fi
 fi
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-  echo "Holdfast needs Python 3.11 or newer; '$python' is $("$python" -V 2>&1)." >&2
+# Bundles are resolved for Debian 12, whose Python this is; another one would decide otherwise.
+if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+  echo "Holdfast needs Python 3.11; '$python' is $("$python" -V 2>&1)." >&2
   echo "  next: make PYTHON=/path/to/python3.11" >&2
   exit 1
 fi
