@@ -106,6 +106,13 @@ def test_findings_of_the_audit_are_told_and_the_newcomer_gets_in(way: Way) -> No
     assert any(" token issue " in command for command in way.commands)
 
 
+def test_a_fact_that_cannot_be_read_is_for_the_plan_to_judge(way: Way) -> None:
+    done = way.walk(failing=" survey ", code=3)
+    assert done.problem is not None
+    assert json.loads(done.stdout)["findings"] == ["Survey the hosts"]
+    assert any(" plan " in command for command in way.commands)
+
+
 @pytest.mark.parametrize(("failing", "code"), [(" apply ", 1), (" apply ", 3), (" audit ", 1)])
 def test_anything_else_that_fails_ends_the_way(way: Way, failing: str, code: int) -> None:
     done = way.walk(failing=failing, code=code)
