@@ -233,7 +233,7 @@ class Site(Part):
 
     name: DnsLabel = Field(description="Name of the site.")
     domain: Annotated[str, StringConstraints(pattern=DOMAIN, max_length=200)] = Field(
-        description="DNS domain; services are hub.<domain> and api.<domain>, id.<domain> is reserved."
+        description="DNS domain of hub.<domain> and api.<domain>; id.<domain> is reserved."
     )
     jurisdiction: Jurisdiction = Field(description="Label of the law the site stands under.")
     profiles: Profiles = Profiles()
