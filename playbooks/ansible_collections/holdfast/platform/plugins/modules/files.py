@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.platform.plugins.module_utils import atomic
+from ansible_collections.holdfast.platform.plugins.module_utils import atomic, systemd_unit
 
 DOCUMENTATION = r"""
 module: files
-short_description: Several files, folders and links in one call
+short_description: Several files, folders and links, and the units that read them, in one call
 description:
   - One round trip for a whole capability, where a task per file would cost one each.
   - Files are replaced atomically, after their own check command accepted the new content.
@@ -61,6 +61,20 @@ options:
     type: list
     elements: path
     default: []
+  units:
+    description: Units to have running with their files as they are now; see module unit.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: The unit., type: str, required: true}
+      files: {description: What it reads at its start., type: list, elements: path, default: []}
+      verb:
+        description: What makes a running unit read its files again.
+        type: str
+        choices: [restart, reload]
+        default: restart
+      wait: {description: Seconds to wait until it runs., type: int, default: 60}
 """
 
 EXAMPLES = r"""
@@ -70,11 +84,18 @@ EXAMPLES = r"""
       - path: /etc/unbound/unbound.conf
         content: "{{ lookup('ansible.builtin.template', 'unbound.conf.j2') }}"
         validate: unbound-checkconf %s
+    units:
+      - {name: unbound.service, files: [/etc/unbound/unbound.conf]}
 """
 
 RETURN = r"""
 paths:
   description: The paths that differed.
+  returned: always
+  type: list
+  elements: str
+did:
+  description: What was done to the units.
   returned: always
   type: list
   elements: str
@@ -222,20 +243,32 @@ def main() -> None:
                 },
             },
             "absent": {"type": "list", "elements": "path", "default": []},
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": systemd_unit.OPTIONS,
+            },
         },
         supports_check_mode=True,
     )
     state = Convergence(module)
     for item in module.params["directories"]:
         state.directory(item)
-    for item in module.params["files"]:
-        state.file(item)
+    # links before files: a file's own check may follow them
     for item in module.params["links"]:
         state.link(item)
+    for item in module.params["files"]:
+        state.file(item)
     for name in module.params["absent"]:
         if Path(name).exists() or Path(name).is_symlink():
             state.remove(Path(name))
-    module.exit_json(changed=bool(state.paths), paths=state.paths, diff=state.diffs)
+    did = []
+    for item in module.params["units"]:
+        unit = systemd_unit.Unit(module, item)
+        unit.converge()
+        did += [f"{verb} {unit.name}" for verb in unit.did]
+    module.exit_json(changed=bool(state.paths or did), paths=state.paths, diff=state.diffs, did=did)
 
 
 if __name__ == "__main__":
