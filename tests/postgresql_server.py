@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
+from required import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,10 +31,7 @@ def postgresql_server() -> Iterator[Callable[[], str]]:
     """Start it and yield a maker of new databases' URLs; skip the test where there is none."""
     binaries = _binaries()
     if binaries is None:
-        reason = "PostgreSQL is not installed: apt-get install postgresql-15"
-        if os.environ.get("HOLDFAST_REQUIRE_LAB") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("PostgreSQL is not installed: apt-get install postgresql-15")
     folder = Path(tempfile.mkdtemp(prefix="holdfast-postgresql-"))
     root = os.geteuid() == 0
     owner = "postgres" if root else getpass.getuser()

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from registry_parts import free_port
+
+from required import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def nginx(folder: Path, upstream: str, blobs: Path) -> Iterator[str]:
     """Run nginx with the documented locations in front of `upstream`; yield its URL."""
     binary = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if binary is None:
-        pytest.skip("nginx is not installed: apt-get install nginx-light")
+        lacking("nginx is not installed: apt-get install nginx-light")
     folder.mkdir()
     port = free_port()
     locations = documented_locations().replace(BLOBS, f"{blobs}/").replace(UPSTREAM, upstream)
