@@ -1,18 +1,20 @@
-"""Write docs/reference/commands.md from the commands themselves; `make docs` runs it.
+"""Write docs/reference/ from the commands and the Site themselves; `make docs` runs it.
 
-A test runs it with --check, so that a command or an option without documentation fails.
+A test runs it with --check, so that a command, an option or a field without documentation fails.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import click
 
 from holdfast_installer.cli import COMMANDS, main_group
+from holdfast_installer.site import Site
 
-TARGET = Path(__file__).parent / "reference" / "commands.md"
+REFERENCE = Path(__file__).parent / "reference"
 HEAD = """# Commands
 
 Written by `make docs` from the commands' own help. Exit codes: 0 done, 1 failed, 2 usage, 3 refused
@@ -30,8 +32,8 @@ def sections(command: click.Command, path: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def text() -> str:
-    """Return the whole page."""
+def commands() -> str:
+    """Return the page of the commands."""
     lines = [HEAD]
     for name in COMMANDS:
         command = main_group.get_command(click.Context(main_group), name)
@@ -42,15 +44,19 @@ def text() -> str:
 
 
 def main() -> int:
-    """Write the page, or with --check say whether it is as it should be."""
-    wanted = text()
-    if "--check" in sys.argv[1:]:
-        if TARGET.read_text() == wanted:
-            return 0
-        sys.stderr.write(f"{TARGET} is not what the commands say; run `make docs`\n")
-        return 1
-    TARGET.write_text(wanted)
-    return 0
+    """Write the files, or with --check say whether they are as they should be."""
+    wanted = {
+        "commands.md": commands(),
+        "site.schema.json": json.dumps(Site.model_json_schema(), indent=2) + "\n",
+    }
+    if "--check" not in sys.argv[1:]:
+        for name, content in wanted.items():
+            (REFERENCE / name).write_text(content)
+        return 0
+    stale = [name for name, content in wanted.items() if (REFERENCE / name).read_text() != content]
+    if stale:
+        sys.stderr.write(f"{', '.join(stale)}: not what the code says; run `make docs`\n")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":
