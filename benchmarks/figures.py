@@ -36,7 +36,8 @@ class Figure:
     """One published figure; `value` is None where it could not be measured.
 
     `unit` is "s" or "ratio"; `baseline` says in words what the value was held against in the same
-    run, with its own reading; `at_most` is the goal, where there is one.
+    run, with its own reading; `at_most` is the goal, where there is one. `conclusive` is false
+    where this reading cannot judge the goal, and `baseline` then says why.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Figure:
     unit: str
     baseline: str
     at_most: float | None = None
+    conclusive: bool = True
 
     @property
     def goal(self) -> str | None:
@@ -52,10 +54,19 @@ class Figure:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the goal is met; None without a goal, and unmeasured never holds."""
+        """Whether the goal is met; None without a goal or a verdict; unmeasured never holds."""
         if self.value is None:
             return False
-        return None if self.at_most is None else self.value <= self.at_most
+        if self.at_most is None or not self.conclusive:
+            return None
+        return self.value <= self.at_most
+
+    @property
+    def verdict(self) -> str:
+        """What `holds` says, for people."""
+        if self.value is not None and self.at_most is not None and not self.conclusive:
+            return "inconclusive"
+        return {True: "yes", False: "NO", None: "-"}[self.holds]
 
     def as_data(self) -> dict[str, object]:
         """Return what stands behind the name in the JSON object."""
@@ -97,7 +108,6 @@ def as_table(title: str, figures: Iterable[Figure]) -> Table:
         table.add_column(column, no_wrap=True)
     table.add_column("measured, against which baseline")
     table.add_column("holds", no_wrap=True)
-    words = {True: "yes", False: "NO", None: "-"}
     for figure in figures:
         value = "not measured" if figure.value is None else f"{figure.value:.2f}"
         table.add_row(
@@ -106,6 +116,6 @@ def as_table(title: str, figures: Iterable[Figure]) -> Table:
             figure.unit,
             figure.goal or "-",
             figure.baseline,
-            words[figure.holds],
+            figure.verdict,
         )
     return table

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,6 +24,7 @@ from workshop import (
     ONE,
     THREE,
     WORK,
+    Applied,
     Bench,
     NotMeasuredError,
     load,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 ON_HOST = Path(__file__).with_name("on_host") / "first_token.py"
 VERIFIES, BUILDS, BOOTS, STARTS = 7, 3, 3, 2  # how often what is measured more than once
+QUIET = 0.15  # share of the machine that others may use while a long single reading is taken
 # -n: without it xargs gives every path to one process, and -P2 would say nothing
 SHA256SUM = "find . -type f -print0 | xargs -0 -P2 -n 16 sha256sum >/dev/null"
 OPENSSL = "find . -type f -print0 | xargs -0 -P2 -n 16 openssl dgst -sha256 >/dev/null"
@@ -192,16 +195,28 @@ def measure_apply(bench: Bench) -> list[Figure]:
     say(f"  {load()}; the same apply again")
     again = bench.apply(THREE)
     same = f"the same hosts again, {_changed(THREE)} tasks changed something"
-    clock, work = "on the clock", "processor time, which does not depend on what others run"
+    work = "processor time, which does not depend on what others run"
     return [
         seconds("apply-1", one.wall, "bare all-in-one host; the baseline of apply-3"),
         seconds("apply-3", three.wall, "bare hosts: control and two serving, two replicas"),
-        ratio("apply-3-ratio", three.wall, one.wall, f"apply-1, {clock}", 1.6),
+        _on_the_clock("apply-3-ratio", three, one, "apply-1", 1.6),
         ratio("apply-3-processor", three.processor, one.processor, f"apply-1; {work}"),
         seconds("apply-noop", again.wall, same),
-        ratio("apply-noop-ratio", again.wall, three.wall, f"apply-3, {clock}", 0.2),
+        _on_the_clock("apply-noop-ratio", again, three, "apply-3", 0.2),
         ratio("apply-noop-processor", again.processor, three.processor, f"apply-3; {work}"),
     ]
+
+
+def _on_the_clock(
+    name: str, ours: Applied, theirs: Applied, baseline: str, at_most: float
+) -> Figure:
+    """Compare two single long readings; no verdict where others took much of the machine."""
+    told = (
+        f"{baseline}, on the clock; others used {ours.others:.0%} and {theirs.others:.0%} "
+        "of the machine meanwhile"
+    )
+    figure = ratio(name, ours.wall, theirs.wall, told, at_most)
+    return replace(figure, conclusive=max(ours.others, theirs.others) <= QUIET)
 
 
 def _changed(lab: str) -> int:

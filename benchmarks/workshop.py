@@ -36,10 +36,14 @@ class NotMeasuredError(Exception):
 
 
 class Applied(NamedTuple):
-    """What an apply took: seconds on the clock, and of all processors, hosts and operator."""
+    """What an apply took: on the clock, and of all processors by its hosts and the operator.
+
+    `others` is the share of the machine that went elsewhere meanwhile, 0 to 1.
+    """
 
     wall: Times
     processor: Times
+    others: float
 
 
 class Bench:
@@ -142,13 +146,15 @@ class Bench:
     def apply(self, lab: str) -> Applied:
         """Apply as the operator does: verify, survey, plan and converge are all in it."""
         bundle = str(self.bundle)  # made before the clock runs
-        before = processor_seconds(lab)
+        before, machine = processor_seconds(lab), machine_seconds()
         took = self.holdfast(
             *("apply", "--site", str(WORK / f"{lab}.yml"), "--bundle", bundle),
             *("--journal", str(WORK / "journal" / lab)),
             operator_of=lab,
         )
-        return Applied(Times((took,)), Times((processor_seconds(lab) - before,)))
+        used = processor_seconds(lab) - before
+        busy, there = (now - then for now, then in zip(machine_seconds(), machine, strict=True))
+        return Applied(Times((took,)), Times((used,)), max(0.0, busy - used) / there)
 
     def first_apply(self, lab: str) -> Applied:
         """Boot bare hosts and apply to them."""
@@ -174,6 +180,14 @@ def load() -> str:
     """Return the load averages: how much of a reading may be the work of others."""
     one, five, fifteen = os.getloadavg()
     return f"load {one:.1f} {five:.1f} {fifteen:.1f} on {os.cpu_count()} cores"
+
+
+def machine_seconds() -> tuple[float, float]:
+    """Return how long the machine's processors were busy so far, and how long there were any."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle = fields[3] + fields[4]  # waiting for a disk is idle too
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (sum(fields) - idle) / ticks, sum(fields) / ticks
 
 
 def processor_seconds(lab: str) -> float:

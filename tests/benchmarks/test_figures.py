@@ -74,6 +74,17 @@ def test_a_goal_holds_or_not_and_what_was_not_measured_never_does(
     assert ("not measured" in row) is (value is None)
 
 
+def test_a_goal_that_the_reading_cannot_judge_is_neither_met_nor_missed(
+    figures: ModuleType,
+) -> None:
+    figure = figures.Figure("apply-3-ratio", 0.6, "ratio", "apply-1", 1.6, conclusive=False)
+    assert figure.as_data()["holds"] is None
+    assert figure.as_data()["goal"] == "<= 1.6"
+    assert "inconclusive" in drawn(figures, figure)
+    unmeasured = figures.Figure("apply-3-ratio", None, "ratio", "", 1.6, conclusive=False)
+    assert unmeasured.holds is False
+
+
 def test_the_json_is_one_line_with_the_same_five_keys_for_each_figure(figures: ModuleType) -> None:
     some = [
         figures.seconds("lab-boot-1", figures.Times((1.5,)), "to SSH"),
