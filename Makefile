@@ -8,7 +8,7 @@ PROJECTS := profiles playbooks trust hub-protocol model-registry gateway install
 COLLECTION := playbooks/ansible_collections/holdfast/platform
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test check format unit contract lab-test lock docs clean-lab clean
+.PHONY: help quickstart test check format unit contract lab-test molecule lock docs clean-lab clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -44,6 +44,9 @@ contract: $(READY) ## The servers under their stock clients
 
 lab-test: $(READY) ## What needs root and real hosts
 	@HOLDFAST_REQUIRE_LAB=1 $(BIN)/pytest -m lab tests/lab
+
+molecule: $(READY) ## Damage each capability on the quickstart's hosts and have apply mend it
+	@HOLDFAST_REQUIRE_LAB=1 $(BIN)/pytest -q -m lab tests/lab/test_molecule.py
 
 lock: $(READY) ## Resolve requirements.in anew
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
