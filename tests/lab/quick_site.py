@@ -81,9 +81,9 @@ class QuickSite:
         where = ("--site", self.site_file)
         return self.run("operator", HOLDFAST, *arguments, *where, check=check, timeout=timeout)
 
-    def apply(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def apply(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Apply the bundle to the site."""
-        return self.operator("apply", "--bundle", self.bundle, "--json", check=check)
+        return self.operator("apply", "--bundle", self.bundle, "--json", *options, check=check)
 
     def verdicts(self, *controls: str) -> dict[tuple[str, str], str]:
         """Audit and return {(control, host): verdict}."""

@@ -69,10 +69,10 @@ def site() -> QuickSite:
 
 
 @pytest.fixture
-def mended(site: QuickSite) -> Iterator[QuickSite]:
-    """Hand the site over to be damaged, and apply it again afterwards."""
+def mended(site: QuickSite, request: pytest.FixtureRequest) -> Iterator[QuickSite]:
+    """Hand the site over to be damaged; apply the capability that mends it afterwards."""
     yield site
-    site.apply()
+    site.apply("--capability", request.param)
 
 
 def wait_for(what: Callable[[], bool], seconds: float) -> bool:
@@ -192,6 +192,7 @@ def test_no_packet_is_meant_for_anywhere_outside(site: QuickSite, tmp_path: Path
     assert told["outside"] == 0, told
 
 
+@pytest.mark.parametrize("mended", ["egress"], indirect=True)
 def test_flushed_rules_are_found(mended: QuickSite) -> None:
     mended.run("serving-1", "nft", "flush", "ruleset")
     verdicts = mended.verdicts("EGR-01", "DNS-01")
@@ -200,31 +201,35 @@ def test_flushed_rules_are_found(mended: QuickSite) -> None:
     assert verdicts["EGR-01", "serving-2"] == "pass"
 
 
+@pytest.mark.parametrize("mended", ["egress"], indirect=True)
 def test_an_ipv6_gap_is_found(mended: QuickSite) -> None:
     mended.run("serving-2", "nft", "insert", "rule", "inet", "holdfast", "egress",
                "meta", "nfproto", "ipv6", "accept")  # fmt: skip
     assert mended.verdicts("EGR-01")["EGR-01", "serving-2"] == "fail"
 
 
-def test_a_plain_listener_is_found(mended: QuickSite) -> None:
+def test_a_plain_listener_is_found(site: QuickSite) -> None:
     unit = "holdfast-test-plain"
-    mended.run("control-1", "systemd-run", f"--unit={unit}",
+    site.run("control-1", "systemd-run", f"--unit={unit}",
                "/usr/bin/python3", "-m", "http.server", "8099")  # fmt: skip
     try:
-        assert wait_for(lambda: mended.verdicts("TLS-01")["TLS-01", "control-1"] == "fail", 15)
+        assert wait_for(lambda: site.verdicts("TLS-01")["TLS-01", "control-1"] == "fail", 15)
     finally:
-        mended.run("control-1", "systemctl", "stop", unit)
-    assert mended.verdicts("TLS-01")["TLS-01", "control-1"] == "pass"
+        site.run("control-1", "systemctl", "stop", unit)
+    assert site.verdicts("TLS-01")["TLS-01", "control-1"] == "pass"
 
 
-def test_a_source_without_signature_is_found(mended: QuickSite) -> None:
+def test_a_source_without_signature_is_found(site: QuickSite) -> None:
     source = "/etc/apt/sources.list.d/stranger.list"
     line = "deb [trusted=yes] file:/srv/stranger ./"
-    mended.run("serving-1", "sh", "-c", f"echo {shlex.quote(line)} > {source}")
-    assert mended.verdicts("INT-03")["INT-03", "serving-1"] == "fail"
-    mended.run("serving-1", "rm", "-f", source)
+    site.run("serving-1", "sh", "-c", f"echo {shlex.quote(line)} > {source}")
+    try:
+        assert site.verdicts("INT-03")["INT-03", "serving-1"] == "fail"
+    finally:
+        site.run("serving-1", "rm", "-f", source)
 
 
+@pytest.mark.parametrize("mended", ["vllm"], indirect=True)
 def test_a_vllm_without_its_offline_switches_is_found(mended: QuickSite) -> None:
     unit = vllm_unit(mended, "serving-1")
     name = unit.partition("@")[2].removesuffix(".service")

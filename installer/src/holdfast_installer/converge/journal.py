@@ -47,7 +47,7 @@ class Journal:
         """Open the journal of a new apply below `root`."""
         began = datetime.now(UTC)
         folder = root / f"{began:%Y%m%dT%H%M%S.%fZ}-apply"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, mode=0o700)
         journal = cls(
             folder,
             Record(
@@ -106,12 +106,13 @@ class Journal:
         partial.replace(self.folder / "record.json")
 
 
-def previous(root: Path) -> Journal | None:
-    """Return the newest journal below `root`, or None; an apply that was killed reads "running"."""
+def previous(root: Path, site: str) -> Journal | None:
+    """Return a site's newest journal below `root`, or None; a killed apply reads "running"."""
     for folder in sorted(root.glob("*-apply"), reverse=True):
         try:
             record = Record.model_validate(json.loads((folder / "record.json").read_text()))
         except (OSError, json.JSONDecodeError, ValidationError):
             continue
-        return Journal(folder, record)
+        if record.site == site:
+            return Journal(folder, record)
     return None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from holdfast_installer.console import console
 from holdfast_installer.errors import Finding, HoldfastError, Refused
-from holdfast_installer.remote import ssh_arguments
+from holdfast_installer.remote import as_root, ssh_arguments
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -128,7 +128,7 @@ class ApplyLock:
         read_end, write_end = os.pipe()
         script = _HOLD.format(holder=shlex.quote(holder))
         process = subprocess.Popen(
-            [*ssh_arguments(self._site, self._control), script],
+            [*ssh_arguments(self._site, self._control), as_root(self._site, ["sh", "-c", script])],
             stdin=read_end,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

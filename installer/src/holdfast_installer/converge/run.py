@@ -60,7 +60,7 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
     """
     control = site.host(plan.control)
     with ApplyLock(site, control) as lock:
-        before = previous(journal_root)
+        before = previous(journal_root, site.name)
         if before is not None and before.record.outcome == "running":
             at = _last_task(before)
             words = f"The last apply was interrupted{at}; this one goes on from there."
