@@ -6,8 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 HOLDFAST = str(Path(sys.executable).with_name("holdfast"))
@@ -84,6 +90,26 @@ class QuickSite:
     def apply(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Apply the bundle to the site."""
         return self.operator("apply", "--bundle", self.bundle, "--json", *options, check=check)
+
+    @contextmanager
+    def sealed(self, pcap: Path, *options: str) -> Iterator[None]:
+        """Record the lab's bridge meanwhile; not one packet may be meant for anywhere outside."""
+        command = [HOLDFAST, "lab", "capture", "--name", self.name, "--output", str(pcap), "--json"]
+        recorder = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
+        )
+        try:
+            deadline = time.monotonic() + 20
+            while not pcap.exists():
+                assert time.monotonic() < deadline, "the recorder did not start"
+                time.sleep(0.1)
+            yield
+        finally:
+            recorder.terminate()
+            told = json.loads(recorder.communicate(timeout=120)[0])
+            pcap.unlink()
+        assert told["frames"] > 1000, told
+        assert told["outside"] == 0, told
 
     def verdicts(self, *controls: str) -> dict[tuple[str, str], str]:
         """Audit and return {(control, host): verdict}."""

@@ -87,9 +87,18 @@ def execute(name: str, where: str, command: tuple[str, ...]) -> None:
 @click.option(
     "--read", "recorded", type=click.Path(path_type=Path), help="Judge a recording instead."
 )
+@click.option(
+    "--own-only", is_flag=True, help="Let nothing but the lab's own networks count as inside."
+)
 @json_option
 def capture_frames(
-    name: str, output: Path | None, seconds: float | None, recorded: Path | None, *, as_json: bool
+    *,
+    name: str,
+    output: Path | None,
+    seconds: float | None,
+    recorded: Path | None,
+    own_only: bool,
+    as_json: bool,
 ) -> None:
     """Record the frames on the lab's bridge and name the packets that meant to leave the lab."""
     found = layout.require(name)
@@ -102,7 +111,7 @@ def capture_frames(
     path = output or recorded
     if path is None:
         raise AssertionError  # one of the two is given, see above
-    outside = cluster.outside(found, path)
+    outside = cluster.outside(found, path, own_only=own_only)
     report = {"frames": capture.statistics(path)["frames"], "outside": len(outside)}
     emit(report, as_json=as_json, render=lambda data: _say(f"{data['frames']} frames recorded"))
     if outside:
