@@ -5,11 +5,11 @@ import platform
 import subprocess
 from pathlib import Path
 
-from holdfast_installer.converge.lock import _is_our_orphan
+from holdfast_installer.converge.lock import _is_our_orphan, boot_id
 
 
-def holder(process: int, machine: str = "") -> dict[str, str]:
-    return {"machine": machine or platform.node(), "process": str(process)}
+def holder(process: int, boot: str = "") -> dict[str, str]:
+    return {"machine": platform.node(), "boot": boot or boot_id(), "process": str(process)}
 
 
 def test_a_holder_that_runs_is_no_orphan() -> None:
@@ -32,6 +32,6 @@ def test_a_holder_that_ended_unnoticed_is_gone_too() -> None:
 def test_what_ran_on_another_machine_is_never_ours() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
-    assert not _is_our_orphan(holder(child.pid, machine="far"))
+    assert not _is_our_orphan(holder(child.pid, boot="another"))
     assert not _is_our_orphan({})
-    assert not _is_our_orphan({"machine": platform.node(), "process": "?"})
+    assert not _is_our_orphan({"boot": boot_id(), "process": "?"})

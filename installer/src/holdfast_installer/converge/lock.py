@@ -121,6 +121,7 @@ class ApplyLock:
             {
                 "operator": getpass.getuser(),
                 "machine": platform.node(),
+                "boot": boot_id(),
                 "process": str(os.getpid()),
                 "since": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -160,9 +161,15 @@ class ApplyLock:
         return {str(key): str(value) for key, value in found.items()}
 
 
+def boot_id() -> str:
+    """Return what tells this boot of this machine from any other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 def _is_our_orphan(holder: dict[str, str]) -> bool:
     """Tell whether the holder was a process of this machine that is gone by now."""
-    if holder.get("machine") != platform.node() or not holder.get("process", "").isdigit():
+    # A process number means something within one boot; host names are often alike.
+    if holder.get("boot") != boot_id() or not holder.get("process", "").isdigit():
         return False
     try:
         stat = Path("/proc", holder["process"], "stat").read_text()
