@@ -194,7 +194,7 @@ def processor_seconds(lab: str) -> float:
     """Return what the lab's hosts and our children have used so far.
 
     A process's own time and that of the children it waited for: each ended one is in its parent,
-    at last in its host's PID 1. What others do on the machine does not count.
+    at last in its host's PID 1. What others use is not in it; that they slow us down is.
     """
     ticks = 0
     for pid in processes.of_namespaces(f"hf-{lab}-"):
