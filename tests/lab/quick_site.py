@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,8 +138,9 @@ class QuickSite:
         return self.run("researcher", *command, check=check)
 
 
+@cache
 def quickstart(name: str = "quickstart") -> QuickSite:
-    """Bring the quickstart's site up, or find it up, and return it."""
+    """Bring the quickstart's site up, or find it up, once a session; tests leave it whole."""
     folder = ROOT / "build" / name
     arguments = ["--name", name, "--folder", str(folder), "--json"]
     done = subprocess.run(
