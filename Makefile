@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PROJECTS := profiles playbooks trust hub-protocol model-registry gateway installer
 COLLECTION := playbooks/ansible_collections/holdfast/platform
 READY := $(VENV)/.ready
+# The lab needs root: through sudo where it asks for no password, and not at all where there is none.
+AS_ROOT = $(shell [ "$$(id -u)" -eq 0 ] || { sudo -n true 2>/dev/null && echo sudo -E; })
 
 .PHONY: help quickstart test check format unit contract lab-test molecule lock docs clean-lab clean
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ $(READY): requirements.lock $(PROJECTS:%=%/pyproject.toml) installer/bootstrap.s
 	@touch $@
 
 quickstart: $(READY) ## From nothing to an answered prompt in a sealed practice lab
-	@$(BIN)/holdfast quickstart
+	@$(AS_ROOT) $(BIN)/holdfast quickstart
 
 test: $(READY) ## Everything: the checks, then every test, the lab included where this machine can boot one
 	@$(MAKE) --no-print-directory check
@@ -57,8 +59,8 @@ docs: $(READY) ## Write docs/reference from the code
 	@$(BIN)/python docs/generate.py
 
 clean-lab: $(READY) ## Remove the practice lab: processes, mounts, namespaces, bridge
-	@$(BIN)/holdfast lab down --name quickstart
-	@$(BIN)/holdfast down --local --state build/quickstart/local
+	@$(AS_ROOT) $(BIN)/holdfast lab down --name quickstart
+	@$(AS_ROOT) $(BIN)/holdfast down --local --state build/quickstart/local
 
 clean: ## Remove what was built here; the cache outside the checkout stays
 	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
