@@ -17,9 +17,18 @@ REPOSITORY = Path(__file__).parents[3]
 BUNDLE = Path(os.environ.get("HOLDFAST_TEST_BUNDLE", REPOSITORY / "build/quickstart/bundle"))
 
 
+# Taken before any fixture ran: what others set for their own operators is not ours.
+ENVIRONMENT = dict(os.environ)
+
+
 def holdfast(*arguments: str | Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [HOLDFAST, *arguments], capture_output=True, text=True, check=False, timeout=seconds
+        [HOLDFAST, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+        env=ENVIRONMENT,
     )
 
 
