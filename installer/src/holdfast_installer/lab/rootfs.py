@@ -87,6 +87,8 @@ def _build(target: Path, lock: int, say: Callable[[str], None]) -> None:
     (work / "apt.conf").write_text(apt_sources.acquire_settings())
     (work / "clean").write_text(_CLEAN)
     command = [
+        # Mounts of its own, that end with it: one killed in the middle unmounts nothing.
+        *("unshare", "--mount", "--propagation=private"),
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
