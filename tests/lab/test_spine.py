@@ -105,6 +105,7 @@ def test_each_printed_command_works_when_pasted(site: QuickSite) -> None:
             text=True,
             check=False,
             cwd="/",
+            env=environment(),
             timeout=300,
         )
         assert done.returncode == 0, f"{site.printed[name]}\n{done.stdout}{done.stderr}"
