@@ -59,7 +59,8 @@ docs: $(READY) ## Write docs/reference from the code
 	@$(BIN)/python docs/generate.py
 
 clean-lab: $(READY) ## Remove the practice lab: processes, mounts, namespaces, bridge
-	@$(AS_ROOT) $(BIN)/holdfast lab down --name quickstart
+	@if [ "$$(id -u)" -eq 0 ] || [ -n "$(AS_ROOT)" ]; then \
+	  $(AS_ROOT) $(BIN)/holdfast lab down --name quickstart; fi
 	@$(AS_ROOT) $(BIN)/holdfast down --local --state build/quickstart/local
 
 clean: ## Remove what was built here; the cache outside the checkout stays
