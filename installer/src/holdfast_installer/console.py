@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 console = Console(stderr=True, highlight=False)
 
 Data = TypeVar("Data")
+
+site_option = click.option(
+    "--site",
+    "site_path",
+    type=click.Path(path_type=Path),
+    default=Path("site.yml"),
+    show_default=True,
+    help="The site file.",
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

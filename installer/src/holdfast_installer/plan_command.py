@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from holdfast_installer.bundle.verify import verify
-from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.console import console, emit, json_option, site_option
 from holdfast_installer.errors import EXIT_REFUSED, Refused
 from holdfast_installer.plan import Plan, make_plan
 from holdfast_installer.site_file import load_site
@@ -17,14 +17,7 @@ GIB = 1024**3
 
 
 @click.command()
-@click.option(
-    "--site",
-    "site_path",
-    type=click.Path(path_type=Path),
-    default=Path("site.yml"),
-    show_default=True,
-    help="The site file.",
-)
+@site_option
 @click.option(
     "--bundle",
     "bundle_path",

@@ -17,7 +17,7 @@ import click
 
 import holdfast_trust.cli
 from holdfast_installer.bundle.durable import write_atomically
-from holdfast_installer.console import console
+from holdfast_installer.console import console, site_option
 from holdfast_installer.errors import EXIT_FAILED, HoldfastError
 from holdfast_installer.remote import run_on
 from holdfast_installer.site_file import load_site
@@ -30,15 +30,6 @@ if TYPE_CHECKING:
 ON_CONTROL = "/usr/local/sbin/holdfast-trust"
 CA_CERTIFICATE = "/etc/holdfast/tls/ca.pem"
 RAW = "holdfast.arguments"
-
-site_option = click.option(
-    "--site",
-    "site_path",
-    type=click.Path(path_type=Path),
-    default=Path("site.yml"),
-    show_default=True,
-    help="The site file.",
-)
 
 
 class _RemoteCommand(click.Command):

@@ -11,7 +11,7 @@ from rich.table import Table
 from holdfast_installer.audit.evidence import AuditResult, write
 from holdfast_installer.audit.run import PROBES
 from holdfast_installer.audit.run import audit as observe
-from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.console import console, emit, json_option, site_option
 from holdfast_installer.errors import EXIT_REFUSED, Finding
 from holdfast_installer.site_file import load_site
 
@@ -19,14 +19,7 @@ COLOURS = {"pass": "green", "fail": "bold red", "error": "red"}
 
 
 @click.command()
-@click.option(
-    "--site",
-    "site_path",
-    type=click.Path(path_type=Path),
-    default=Path("site.yml"),
-    show_default=True,
-    help="The site file.",
-)
+@site_option
 @click.option(
     "--control",
     "controls",

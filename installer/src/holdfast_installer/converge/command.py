@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from holdfast_installer.bundle.verify import verify
-from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.console import console, emit, json_option, site_option
 from holdfast_installer.converge.lock import LOCK
 from holdfast_installer.converge.run import Applied, apply_plan, capability_names, complain
 from holdfast_installer.errors import Refused
@@ -17,14 +17,7 @@ from holdfast_installer.survey.surveying import take_survey
 
 
 @click.command()
-@click.option(
-    "--site",
-    "site_path",
-    type=click.Path(path_type=Path),
-    default=Path("site.yml"),
-    show_default=True,
-    help="The site file.",
-)
+@site_option
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path),

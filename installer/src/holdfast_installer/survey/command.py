@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import BaseModel, ConfigDict
 
-from holdfast_installer.console import console, emit, json_option
+from holdfast_installer.console import console, emit, json_option, site_option
 from holdfast_installer.errors import EXIT_REFUSED
 from holdfast_installer.site_file import load_site
 from holdfast_installer.survey.facts import UNREAD, HostFacts, Survey
 from holdfast_installer.survey.recommend import Recommendation, recommend
 from holdfast_installer.survey.surveying import take_survey
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GIB = 1024**3
 
@@ -27,14 +30,7 @@ class Report(BaseModel):
 
 
 @click.command()
-@click.option(
-    "--site",
-    "site_path",
-    type=click.Path(path_type=Path),
-    default=Path("site.yml"),
-    show_default=True,
-    help="The site file.",
-)
+@site_option
 @json_option
 def survey(*, site_path: Path, as_json: bool) -> None:
     """Look at every host of the site over SSH, changing nothing.
