@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -155,5 +156,17 @@ def test_a_service_that_keeps_dying_is_told_with_its_log(layout: Layout) -> None
 
 
 def test_a_number_that_was_given_to_somebody_else_is_left_alone() -> None:
-    assert kill_session(os.getsid(0), started_at(os.getsid(0)) + 1) == 0
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        assert kill_session(other.pid, started_at(other.pid) + 1) == 0
+        assert other.poll() is None
+        assert kill_session(other.pid, started_at(other.pid)) == 1
     assert started_at(2**22 + 1) == 0
+
+
+def test_session_0_is_everybody_from_outside_a_namespace_and_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    assert kill_session(0, 0) == 0
+    assert killed == []

@@ -30,8 +30,9 @@ def kill_session(leader: int, started: int) -> int:
 
     A session's number is not given to another process while a member lives; when the leader is
     there and began at another time, number and session are somebody else's and are left alone.
+    So is session 0: in a PID namespace it is everybody whose session was opened outside.
     """
-    if (began := started_at(leader)) and began != started:
+    if leader <= 0 or ((began := started_at(leader)) and began != started):
         return 0
     ended = 0
     for entry in _PROC.iterdir():
