@@ -58,6 +58,14 @@ def test_an_operators_engine_option_wins_over_the_profiles() -> None:
     assert args["disable_fastapi_docs"] is True
 
 
+def test_only_a_host_on_which_a_model_compiles_gets_a_compiler() -> None:
+    eager = example_plan().hosts["serving-1"]
+    compiling = example_plan(EXAMPLE.replace("max_model_len: 512", "enforce_eager: false"))
+    assert "libnuma1" in eager.debian
+    assert "g++" not in eager.debian
+    assert {"libnuma1", "g++"} <= set(compiling.hosts["serving-1"].debian)
+
+
 def test_a_model_is_named_by_commit_and_files() -> None:
     (model,) = example_plan().models
     assert model.commit == COMMIT

@@ -97,6 +97,11 @@ class Parameters(_Data):
     debian: Annotated[tuple[str, ...] | None, Merge.UNION] = Field(
         None, description="Debian packages of a serving host."
     )
+    compiler: Annotated[tuple[str, ...] | None, Merge.UNION] = Field(
+        None,
+        description="Debian packages of a serving host on which a model does not run eager; "
+        "no other host gets a compiler.",
+    )
     vllm: Annotated[Vllm | None, Merge.MUST_EQUAL] = Field(
         None, description="Environment and engine options of vLLM."
     )
@@ -136,6 +141,7 @@ class HardwareProfile(_Data):
     replica_memory_gib: int
     wheels: Wheels
     debian: tuple[str, ...]
+    compiler: tuple[str, ...]
     vllm: Vllm
 
     @property

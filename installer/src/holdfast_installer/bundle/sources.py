@@ -41,6 +41,7 @@ class _Hardware(BaseModel):
     python: str
     wheels: EnvironmentSource
     debian: tuple[str, ...]
+    compiler: tuple[str, ...]
 
 
 def software(name: str = "platform") -> Software:
@@ -81,7 +82,7 @@ def sources_from_site(site: Site, hardware_names: Sequence[str], *, base: Path) 
                 cause=f"its wheels are for Python {hardware.python} only; the release has {PYTHON}",
                 next_command="leave it out: holdfast bundle lock --hardware cpu-low-power",
             )
-        debian |= {*hardware.debian}
+        debian |= {*hardware.debian, *hardware.compiler}
         environments[f"vllm-{name}"] = hardware.wheels
     return Sources(
         release=platform.release,

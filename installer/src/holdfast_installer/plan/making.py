@@ -29,6 +29,7 @@ from holdfast_installer.survey.facts import FACTS, UNREAD
 
 if TYPE_CHECKING:
     from holdfast_installer.bundle.manifest import Manifest
+    from holdfast_installer.plan.model import Replica
     from holdfast_installer.profiles import EffectiveProfile
     from holdfast_installer.site import Host, Site
     from holdfast_installer.survey.facts import HostFacts, Survey
@@ -143,7 +144,7 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
         pool=host.pool or "",
         jurisdiction=site.host_jurisdiction(host),
         hardware=hardware,
-        debian=hardware_profile(hardware).debian if hardware else (),
+        debian=_debian(hardware, placement.on(host.name)),
         environments=_environments(_environment_names(host, hardware), manifest),
         release_path=_release_path(manifest.digest()),
         certificate=_certificate(site, host),
@@ -155,6 +156,14 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
         disk_bytes=sum(needed.disk.values()),
         memory_bytes=needed.memory,
     )
+
+
+def _debian(hardware: str, replicas: tuple[Replica, ...]) -> tuple[str, ...]:
+    if not hardware:
+        return ()
+    found = hardware_profile(hardware)
+    compiles = not all(replica.args.get("enforce_eager") for replica in replicas)
+    return (*found.debian, *found.compiler) if compiles else found.debian
 
 
 def _certificate(site: Site, host: Host) -> CertificateNames:
