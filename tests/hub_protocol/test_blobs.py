@@ -3,11 +3,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast_hub_protocol.blobs import BlobStore, DigestMismatchError
+from holdfast_hub_protocol.blobs import (
+    LEFTOVER_SECONDS,
+    BlobStore,
+    Content,
+    DigestMismatchError,
+    SizeMismatchError,
+)
 from holdfast_hub_protocol.git_objects import blob_id
 
 if TYPE_CHECKING:
@@ -82,3 +89,82 @@ def test_where_it_cannot_link_it_copies(
 def test_only_digests_name_blobs(store: BlobStore, digest: str) -> None:
     with pytest.raises(ValueError, match="not a SHA-256"):
         store.path(digest)
+
+
+def test_content_is_received_piece_by_piece(store: BlobStore) -> None:
+    with store.receive(len(CONTENT), git=True) as incoming:
+        for first in range(0, len(CONTENT), 99_991):
+            incoming.write(memoryview(CONTENT)[first : first + 99_991])
+        assert not store.has(DIGEST, len(CONTENT))
+        content = incoming.keep(DIGEST)
+    assert content == Content(len(CONTENT), DIGEST, blob_id(CONTENT))
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert everything(store) == [store.path(DIGEST)]
+
+
+def test_received_over_a_damaged_blob_it_mends_it(store: BlobStore, source: Path) -> None:
+    store.add(source, DIGEST, link=False)
+    store.path(DIGEST).write_bytes(CONTENT[:-1] + b"x")
+    with store.receive() as incoming:
+        incoming.write(CONTENT)
+        assert incoming.keep() == Content(len(CONTENT), DIGEST, "")
+    assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("announced", "sent", "digest", "error"),
+    [
+        (3, b"four", None, SizeMismatchError),
+        (5, b"four", None, SizeMismatchError),
+        (4, b"four", DIGEST, DigestMismatchError),
+        (None, b"four", DIGEST, DigestMismatchError),
+    ],
+)
+def test_what_is_not_as_announced_leaves_nothing(
+    store: BlobStore, announced: int | None, sent: bytes, digest: str | None, error: type[Exception]
+) -> None:
+    def receive() -> None:
+        with store.receive(announced) as incoming:
+            incoming.write(sent)
+            incoming.keep(digest)
+
+    with pytest.raises(error):
+        receive()
+    assert everything(store) == []
+
+
+def test_what_is_not_kept_leaves_nothing(store: BlobStore) -> None:
+    with store.receive() as incoming:
+        incoming.write(CONTENT)
+    assert everything(store) == []
+
+
+def test_leftovers_of_killed_processes_go_when_they_are_old(store: BlobStore) -> None:
+    for name, age in (("old", 2 * LEFTOVER_SECONDS), ("new", 60)):
+        path = store.incoming / name
+        path.write_bytes(b"half")
+        os.utime(path, (0, time.time() - age))
+    folder = store.incoming / "folder"
+    folder.mkdir()
+    (folder / "blob").write_bytes(b"half")
+    os.utime(folder, (0, 0))
+    store.create()
+    assert [path.name for path in store.incoming.iterdir()] == ["new"]
+
+
+def test_the_list_of_blobs_leaves_out_what_is_none(store: BlobStore, source: Path) -> None:
+    store.add(source, DIGEST)
+    (store.path(DIGEST).parent / "notes.txt").write_bytes(b"")
+    (store.path(DIGEST).parent / ("0" * 64)).write_bytes(b"")  # in a folder of other digests
+    (store.root / "sha256" / "README").write_bytes(b"")
+    assert [(blob.sha256, blob.size) for blob in store.stored()] == [(DIGEST, len(CONTENT))]
+
+
+def test_a_damaged_blob_is_set_aside(store: BlobStore, source: Path) -> None:
+    store.add(source, DIGEST)
+    store.set_aside(DIGEST)
+    store.set_aside(DIGEST)
+    assert not store.has(DIGEST, len(CONTENT))
+    assert (store.damaged / DIGEST).read_bytes() == CONTENT
+    with pytest.raises(FileNotFoundError):
+        store.open(DIGEST)

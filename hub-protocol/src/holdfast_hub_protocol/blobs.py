@@ -4,29 +4,110 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from holdfast_hub_protocol.git_objects import blob_hasher
 from holdfast_hub_protocol.identifiers import is_sha256
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
 CHUNK_SIZE: Final = 1 << 20
+# Nothing writes to a file of `incoming` for so long: its process is gone.
+LEFTOVER_SECONDS: Final = 24 * 3600
+# The disk is kept busy while bytes arrive, so that the last fsync of 50 GB has little left to do.
+_FLUSH_BYTES: Final = 256 << 20
 
 
 class DigestMismatchError(Exception):
     """Content that is not what its name says; nothing was stored."""
 
 
+class SizeMismatchError(Exception):
+    """More or fewer bytes than were announced; nothing was stored."""
+
+
 @dataclass(frozen=True)
 class Content:
-    """What reading a file once tells about it."""
+    """What reading a file once tells about it; `git_oid` is '' where nobody asked for it."""
 
     size: int
     sha256: str
     git_oid: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A blob as the storage lists it."""
+
+    sha256: str
+    size: int
+    modified: float  # Unix seconds
+
+
+class Incoming(Protocol):
+    """Content on its way in; nobody can see it before `keep` returns."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes written so far."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Hash and store more bytes; SizeMismatchError past the announced size."""
+
+    def keep(self, sha256: str | None = None) -> Content:
+        """Make it a blob, durable when this returns; `sha256` is what it must be, if known.
+
+        Raises DigestMismatchError or SizeMismatchError, with nothing stored.
+        """
+
+
+class BlobStorage(Protocol):
+    """What the protocol needs of a place for blobs: a POSIX folder today.
+
+    A blob appears whole and durable, or not at all, and never changes; that is all that a
+    storage must promise, and what an object store promises too. `path` is the one call that such
+    a store would answer by fetching: readers of headers and nginx want a file.
+    """
+
+    def create(self) -> None:
+        """Make it ready, and remove what killed processes left behind."""
+
+    def path(self, sha256: str) -> Path:
+        """Return the local file of a blob, there or not; ValueError for a malformed digest."""
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Tell whether a blob of this size is there and not known to be damaged."""
+
+    def open(self, sha256: str) -> BinaryIO:
+        """Open a blob for reading; FileNotFoundError if it is not there."""
+
+    def receive(
+        self, size: int | None = None, *, git: bool = False
+    ) -> AbstractContextManager[Incoming]:
+        """Take in content piece by piece; without `keep` nothing stays."""
+
+    def add(self, source: Path, sha256: str, *, link: bool = True) -> Content:
+        """Take in a file of this machine, checked."""
+
+    def remove(self, sha256: str) -> None:
+        """Remove a blob, if it is there."""
+
+    def set_aside(self, sha256: str) -> None:
+        """Take a damaged blob out of sight, kept for whoever looks into it."""
+
+    def stored(self) -> Iterator[Stored]:
+        """List the blobs, by digest."""
+
+    def free_bytes(self) -> int | None:
+        """Return how much more fits; None where nobody can tell."""
 
 
 def read_content(file: BinaryIO) -> Content:
@@ -43,16 +124,41 @@ def read_content(file: BinaryIO) -> Content:
 
 
 class BlobStore:
-    """A folder of blobs: `sha256/ab/abcd…`, one file each, never changed after it appears."""
+    """A folder of blobs: `sha256/ab/abcd…`, one file each, never changed after it appears.
+
+    Beside it `incoming` (what is not yet a blob) and `damaged` (what `check` took out of sight).
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._incoming = root / "incoming"
+        self.incoming = root / "incoming"
+        self.damaged = root / "damaged"
 
     def create(self) -> None:
-        """Make the folders, if they are not there."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        (self.root / "sha256").mkdir(exist_ok=True)
+        """Make the folders, if they are not there, and remove what killed processes left."""
+        for folder in (self.incoming, self.damaged, self.root / "sha256"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.sweep_leftovers()
+
+    def sweep_leftovers(self, older_than: float = LEFTOVER_SECONDS) -> int:
+        """Remove what nobody wrote to for `older_than` seconds; return how many there were.
+
+        By age, not by owner: other processes and hosts may be writing beside this one.
+        """
+        before = time.time() - older_than
+        removed = 0
+        for path in self.incoming.iterdir():
+            try:
+                if path.stat().st_mtime >= before:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another process's sweep
+            removed += 1
+        return removed
 
     def relative_path(self, sha256: str) -> str:
         """Return where a blob lies below the root; raise ValueError for a malformed digest."""
@@ -71,29 +177,150 @@ class BlobStore:
         except FileNotFoundError:
             return False
 
+    def open(self, sha256: str) -> BinaryIO:
+        """Open a blob for reading; FileNotFoundError if it is not there."""
+        return self.path(sha256).open("rb")
+
+    @contextmanager
+    def receive(self, size: int | None = None, *, git: bool = False) -> Iterator[ReceivedFile]:
+        """Take in content piece by piece: `with store.receive() as incoming: …; incoming.keep()`.
+
+        Bytes are hashed while they are written; `size` is how many there must be. `git` also
+        computes git's id, which begins with the size, so it needs one.
+        """
+        if git and size is None:
+            raise ValueError("git's id of a blob begins with its size")
+        path = self.incoming / secrets.token_hex(16)
+        with path.open("xb") as file:
+            try:
+                yield ReceivedFile(self, path, file, size, blob_hasher(size or 0) if git else None)
+            finally:
+                path.unlink(missing_ok=True)  # kept, it has moved away
+
     def add(self, source: Path, sha256: str, *, link: bool = True) -> Content:
         """Take in a file by hard link where possible, else by copy; return what it holds.
 
         The link or copy itself is hashed, not the source, and gets its name only if that
         agrees. Raises DigestMismatchError and leaves nothing behind otherwise.
         """
-        final = self.path(sha256)
-        with tempfile.TemporaryDirectory(dir=self._incoming) as folder:
-            incoming = Path(folder) / "blob"
+        incoming = self.incoming / secrets.token_hex(16)
+        try:
             if not (link and _linked(source, incoming)):
                 shutil.copyfile(source, incoming)
-            with incoming.open("rb") as file:
-                content = read_content(file)
-                if content.sha256 != sha256:
-                    raise DigestMismatchError(
-                        f"{source} has SHA-256 {content.sha256}, not {sha256}"
-                    )
-                os.fsync(file.fileno())
-            final.parent.mkdir(exist_ok=True)
-            incoming.replace(final)
-            _sync_folder(final.parent)
-            _sync_folder(final.parent.parent)
+            return self.adopt(incoming, sha256)
+        except DigestMismatchError as error:
+            raise DigestMismatchError(f"{source}: {error}") from None
+        finally:
+            incoming.unlink(missing_ok=True)
+
+    def adopt(self, path: Path, sha256: str) -> Content:
+        """Make a file of this file system a blob by renaming it, once its content is checked."""
+        with path.open("rb") as file:
+            content = read_content(file)
+            if content.sha256 != sha256:
+                raise DigestMismatchError(f"its SHA-256 is {content.sha256}, not {sha256}")
+            os.fsync(file.fileno())
+        self.publish(path, sha256)
         return content
+
+    def publish(self, path: Path, sha256: str) -> None:
+        """Give a checked and synced file its name; durable when this returns."""
+        final = self.path(sha256)
+        final.parent.mkdir(exist_ok=True)
+        # Over an old blob of this name too: that one may be damaged, this one was just read.
+        path.replace(final)
+        sync_folder(final.parent)
+        sync_folder(final.parent.parent)
+
+    def remove(self, sha256: str) -> None:
+        """Remove a blob, if it is there."""
+        self.path(sha256).unlink(missing_ok=True)
+
+    def set_aside(self, sha256: str) -> None:
+        """Move a damaged blob to `damaged`, where nothing is served from."""
+        self.damaged.mkdir(exist_ok=True)
+        try:
+            self.path(sha256).replace(self.damaged / sha256)
+        except FileNotFoundError:
+            return  # nothing there to serve
+        sync_folder(self.damaged)
+        sync_folder(self.path(sha256).parent)
+
+    def stored(self) -> Iterator[Stored]:
+        """List the blobs, by digest; files of other names are not blobs."""
+        for folder in sorted((self.root / "sha256").iterdir()):
+            if not folder.is_dir():
+                continue
+            for path in sorted(folder.iterdir()):
+                if not is_sha256(path.name) or not path.name.startswith(folder.name):
+                    continue
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue  # removed since it was listed
+                yield Stored(path.name, status.st_size, status.st_mtime)
+
+    def free_bytes(self) -> int | None:
+        """Return how much more the file system takes from this user."""
+        return shutil.disk_usage(self.root).free
+
+
+class ReceivedFile:
+    """Content on its way into a folder of blobs."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        path: Path,
+        file: BinaryIO,
+        expected: int | None,
+        git: hashlib._Hash | None,
+    ) -> None:
+        self.size = 0
+        self._store = store
+        self._path = path
+        self._file = file
+        self._expected = expected
+        self._sha256 = hashlib.sha256()
+        self._git = git
+        self._unflushed = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Hash and store more bytes; SizeMismatchError past the announced size."""
+        self.size += len(data)
+        if self._expected is not None and self.size > self._expected:
+            raise SizeMismatchError(f"more than the announced {self._expected} bytes")
+        self._sha256.update(data)
+        if self._git is not None:
+            self._git.update(data)
+        self._file.write(data)
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unflushed = 0
+
+    def keep(self, sha256: str | None = None) -> Content:
+        """Make it a blob, durable when this returns; raise and store nothing if it is not right."""
+        if self._expected is not None and self.size != self._expected:
+            raise SizeMismatchError(f"{self.size} bytes instead of {self._expected}")
+        digest = self._sha256.hexdigest()
+        if sha256 is not None and digest != sha256:
+            raise DigestMismatchError(f"the content has SHA-256 {digest}, not {sha256}")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._store.publish(self._path, digest)
+        git_oid = "" if self._git is None else self._git.hexdigest()
+        return Content(size=self.size, sha256=digest, git_oid=git_oid)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -106,11 +333,3 @@ def _linked(source: Path, target: Path) -> bool:
             raise
         return False  # another file system, or one without hard links
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
