@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from holdfast_hub_protocol.access import AccessEvent, Caller, Verdict
+from holdfast_hub_protocol.access import AccessEvent, Caller, Verb, Verdict
 from holdfast_hub_protocol.application import create_application
 from holdfast_hub_protocol.blobs import BlobStore, read_content
 from holdfast_hub_protocol.endpoints import Hub
@@ -24,8 +24,10 @@ from holdfast_hub_protocol.sending import DirectSender
 from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import sqlalchemy as sa
 
 BASE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,6 +38,11 @@ class Person:
     kind: str = "user"
     teams: tuple[str, ...] = ()
     token_id: str = "t1"
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def email(self) -> str:
+        return f"{self.name}@users.invalid"
 
 
 @dataclass
@@ -44,14 +51,25 @@ class TwoPeople:
 
     events: list[AccessEvent] = field(default_factory=list)
     failure: Exception | None = None
+    made: list[tuple[int, str, str]] = field(default_factory=list)
 
     def authenticate(self, token: str) -> Caller | None:
         return Person(token) if token in {"ada", "bob"} else None
 
-    def may_read(
-        self, caller: Caller, name: RepositoryId, repository: Repository | None
+    def may(
+        self, caller: Caller, verb: Verb, name: RepositoryId, repository: Repository | None
     ) -> Verdict:
-        return Verdict(caller.name == "ada" and repository is not None, reason=str(name))
+        allowed = caller.name == "ada" and repository is not None
+        return Verdict(allowed, reason=f"{verb} {name}")
+
+    def may_create(self, caller: Caller, name: RepositoryId) -> Verdict:
+        return Verdict(caller.name == "ada", reason=str(name))
+
+    def created(
+        self, connection: sa.Connection, repository_key: int, name: RepositoryId, caller: Caller
+    ) -> None:
+        assert connection.in_transaction()
+        self.made.append((repository_key, str(name), caller.name))
 
     def readable(self, caller: Caller, repositories: Sequence[Repository]) -> Sequence[Repository]:
         return repositories if caller.name == "ada" else []
@@ -128,7 +146,15 @@ def make_world(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
     blobs = BlobStore(folder / "blobs")
     blobs.create()
     people = TwoPeople()
-    hub = Hub(metadata, blobs, DirectSender(blobs), people, people, people)
+    hub = Hub(
+        metadata,
+        blobs,
+        DirectSender(blobs),
+        people,
+        people,
+        people,
+        kinds=("model", "dataset"),
+    )
     client = TestClient(
         create_application(hub),
         headers={"Authorization": "Bearer ada"},

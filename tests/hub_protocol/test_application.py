@@ -139,7 +139,7 @@ def test_odd_revisions_are_missing_revisions(full: World, revision: str) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["org/na%00me", "org/%ff", "%2e%2e/%2e%2e", "org/n%2fme", "ORG/NAME", "a/b%20c", "x", "org"],
+    ["org/na%00me", "org/%ff", "%2e%2e/%2e%2e", "org/n%2fme", "ORG/NAMES", "a/b%20c", "x", "org"],
 )
 def test_odd_names_are_missing_repositories(full: World, name: str) -> None:
     assert said(full.client.get(f"/api/models/{name}"))[1] == "RepoNotFound"
@@ -154,7 +154,7 @@ def test_odd_names_are_missing_repositories(full: World, name: str) -> None:
         *(
             (INFO, "DELETE", 405),
             (f"{FILE}/config.json", "PUT", 405),
-            ("/api/datasets/a/b", "GET", 404),
+            ("/api/spaces/a/b", "GET", 404),
         ),
         *((f"{INFO}/", "GET", 404), (f"{INFO}/xet-read-token/main", "GET", 404)),
     ],

@@ -30,7 +30,7 @@ def test_a_commit_appears_with_its_files_and_refs(world: World) -> None:
     folder = world.metadata.entry(commit, "a")
     assert folder is not None
     assert folder.sha256 is None
-    assert world.metadata.repository(RepositoryId.parse("o/N")) is None
+    assert world.metadata.repository(RepositoryId.parse("O/N")) == repository
 
 
 def test_again_changes_nothing(world: World) -> None:

@@ -5,13 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.endpoints import account_endpoint, repository_route
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from holdfast_hub_protocol.endpoints import RepositoryVisit, Visit
+    from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit, Visit
+
+
+def routes(hub: Hub) -> list[Route]:
+    """Return what concerns the caller."""
+    return [Route("/api/whoami-v2", account_endpoint(hub, "whoami", whoami))]
+
+
+def repository_routes(hub: Hub, kind: str) -> list[Route]:
+    """Return what concerns the caller's rights in a repository."""
+    return [
+        repository_route(hub, kind, "/auth-check", "auth-check", auth_check),
+        repository_route(
+            hub, kind, "/auth-check/write", "auth-check", auth_check_write, verb=Verb.WRITE
+        ),
+    ]
 
 
 def whoami(visit: Visit) -> Response:
@@ -43,5 +60,5 @@ def auth_check(visit: RepositoryVisit) -> Response:
 
 
 def auth_check_write(visit: RepositoryVisit) -> Response:
-    """Answer 403: nothing is written over this protocol yet."""
-    raise HubError(403, f"{visit.repository.id} cannot be written to through this endpoint")
+    """Answer 200: who came this far may write."""
+    return JSONResponse({"id": str(visit.repository.id), "access": "write"})

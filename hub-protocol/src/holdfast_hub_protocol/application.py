@@ -16,13 +16,8 @@ from starlette.routing import Route
 
 from holdfast_hub_protocol import account, catalogue, information, references, resolve, tree
 from holdfast_hub_protocol.access import UnavailableError
-from holdfast_hub_protocol.endpoints import (
-    Hub,
-    account_endpoint,
-    new_request_id,
-    repository_endpoint,
-)
-from holdfast_hub_protocol.errors import HubError, repository_not_found
+from holdfast_hub_protocol.endpoints import Hub, new_request_id
+from holdfast_hub_protocol.errors import HubError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,23 +25,30 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from holdfast_hub_protocol.endpoints import RepositoryVisit
-
 _LOG: Final = logging.getLogger(__name__)
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
-_ID: Final = "{namespace}/{name}"
+
+# Each subject brings its own routes; their tables come with them.
+_OF_THE_HUB: Final[Sequence[Callable[[Hub], list[Route]]]] = (account.routes,)
+# Files last: `/{namespace}/{name}/resolve/…` would match much of the others.
+_OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
+    catalogue.routes,
+    information.routes,
+    tree.routes,
+    references.routes,
+    account.repository_routes,
+    resolve.routes,
+)
 
 
-def create_application(hub: Hub, kinds: Sequence[str] = ("model",)) -> ASGIApp:
-    """Return the application that serves repositories of these kinds."""
-    routes = [
-        Route("/healthz", functools.partial(_health, hub), methods=["GET"]),
-        Route("/api/whoami-v2", account_endpoint(hub, "whoami", account.whoami)),
-    ]
-    for kind in kinds:
-        routes += _api_routes(hub, kind)
-    for kind in kinds:
-        routes += _file_routes(hub, kind)
+def create_application(hub: Hub) -> ASGIApp:
+    """Return the application that serves repositories of the hub's kinds."""
+    routes = [Route("/healthz", functools.partial(_health, hub), methods=["GET"])]
+    for subject in _OF_THE_HUB:
+        routes += subject(hub)
+    for subject_of_kind in _OF_A_KIND:
+        for kind in hub.kinds:
+            routes += subject_of_kind(hub, kind)
     application = Starlette(
         routes=routes,
         exception_handlers={
@@ -60,55 +62,6 @@ def create_application(hub: Hub, kinds: Sequence[str] = ("model",)) -> ASGIApp:
     # /a/b and /a/b/ are different names, and a redirect would tell whether the other exists.
     application.router.redirect_slashes = False
     return Frame(application)
-
-
-def _api_routes(hub: Hub, kind: str) -> list[Route]:
-    base = f"/api/{kind}s"
-
-    def route(
-        path: str,
-        operation: str,
-        handler: Callable[[RepositoryVisit], Response],
-        method: str = "GET",
-    ) -> Route:
-        endpoint = repository_endpoint(hub, kind, operation, handler)
-        return Route(f"{base}/{_ID}{path}", endpoint, methods=[method])
-
-    return [
-        Route(
-            base,
-            account_endpoint(hub, "list", functools.partial(catalogue.catalogue, kind=kind)),
-        ),
-        route("", "info", information.information),
-        route("/revision/{revision}", "info", information.information),
-        route("/tree/{revision}", "tree", tree.tree),
-        route("/tree/{revision}/{path:path}", "tree", tree.tree),
-        route("/paths-info/{revision}", "paths-info", tree.paths_info, "POST"),
-        route("/refs", "refs", references.refs),
-        route("/commits/{revision}", "commits", references.commits),
-        route("/auth-check", "auth-check", account.auth_check),
-        route("/auth-check/write", "auth-check", account.auth_check_write),
-        # Names without a namespace are well formed elsewhere; none exists here.
-        Route(f"{base}/{{name}}", repository_endpoint(hub, kind, "info", _no_such)),
-        Route(
-            f"{base}/{{name}}/revision/{{revision}}",
-            repository_endpoint(hub, kind, "info", _no_such),
-        ),
-    ]
-
-
-def _file_routes(hub: Hub, kind: str) -> list[Route]:
-    prefix = "" if kind == "model" else f"/{kind}s"
-    return [
-        Route(
-            f"{prefix}/{_ID}/resolve/{{revision}}/{{path:path}}",
-            repository_endpoint(hub, kind, "resolve", resolve.resolve),
-        ),
-        Route(
-            f"{prefix}/{{name}}/resolve/{{revision}}/{{path:path}}",
-            repository_endpoint(hub, kind, "resolve", _no_such),
-        ),
-    ]
 
 
 class Frame:
@@ -140,10 +93,6 @@ class Frame:
             "holdfast.request_id": request_id,
         }
         await self.application(framed, receive, send_with_id)
-
-
-def _no_such(_: RepositoryVisit) -> Response:
-    raise repository_not_found()
 
 
 async def _health(hub: Hub, _: Request) -> Response:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from holdfast_hub_protocol import errors
+from holdfast_hub_protocol.endpoints import account_endpoint
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
 from holdfast_hub_protocol.information import describe, sibling
 from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
@@ -16,7 +19,7 @@ from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from holdfast_hub_protocol.endpoints import Visit
+    from holdfast_hub_protocol.endpoints import Hub, Visit
     from holdfast_hub_protocol.metadata import Listed
 
 PAGE: Final = 100
@@ -26,6 +29,12 @@ _NEWEST_BY: Final = {"lastModified": "updated_at", "createdAt": "created_at"}
 _UNCOUNTED: Final = frozenset({"downloads", "likes", "trendingScore", "likes7d"})
 
 Mark = tuple[datetime | None, str]
+
+
+def routes(hub: Hub, kind: str) -> list[Route]:
+    """Return the route of the listing."""
+    listing = functools.partial(catalogue, kind=kind)
+    return [Route(f"/api/{kind}s", account_endpoint(hub, "list", listing), methods=["GET"])]
 
 
 def catalogue(visit: Visit, kind: str) -> Response:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from starlette.concurrency import run_in_threadpool
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+from starlette.responses import Response
+from starlette.routing import Route
 
 from holdfast_hub_protocol import errors
-from holdfast_hub_protocol.access import AccessEvent, Verdict
+from holdfast_hub_protocol.access import AccessEvent, Verb, Verdict
+from holdfast_hub_protocol.admission import Admission, DisabledError, OpenAdmission
+from holdfast_hub_protocol.bodies import Body
 from holdfast_hub_protocol.identifiers import (
     BadIdentifierError,
     RepositoryId,
@@ -22,10 +29,9 @@ from holdfast_hub_protocol.identifiers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from holdfast_hub_protocol.access import Authenticator, Authorizer, Caller, Observer
     from holdfast_hub_protocol.blobs import BlobStore
@@ -33,7 +39,9 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.records import Commit, Entry, Repository
     from holdfast_hub_protocol.sending import Sender
 
-MAX_BODY_SIZE: Final = 8 << 20
+# Those who send bodies wait for one another, never those who read.
+SENDERS: Final = 64
+_LIMITER: Final = RunVar[anyio.CapacityLimiter]("senders")  # one for each event loop
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
@@ -47,6 +55,8 @@ class Hub:
     authenticator: Authenticator
     authorizer: Authorizer
     observer: Observer
+    admission: Admission = field(default_factory=OpenAdmission)
+    kinds: Sequence[str] = ("model",)
 
 
 @dataclass
@@ -56,9 +66,29 @@ class Visit:
     hub: Hub
     request: Request
     caller: Caller
-    body: bytes
+    incoming: Body
     request_id: str
     details: dict[str, str | int] = field(default_factory=dict)
+
+    @functools.cached_property
+    def body(self) -> bytes:
+        """The whole body, at most 8 MiB (HubError 413)."""
+        return self.incoming.whole()
+
+    @property
+    def stream(self) -> Iterator[bytes]:
+        """The body piece by piece, of any size; instead of `body`."""
+        return self.incoming.pieces()
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object; HubError 400 if it is none."""
+        try:
+            document = json.loads(self.body)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise errors.bad_request("expected a JSON object")
+        return document
 
     def parameter(self, name: str) -> str:
         """Return a part of the URL, decoded; raise BadIdentifierError if it cannot be."""
@@ -115,6 +145,16 @@ class RepositoryVisit(Visit):
         self.details["commit"] = commit.oid
         return commit
 
+    def check_fetch(self, commit: Commit) -> None:
+        """Raise HubError 403 if nobody gets the files of this commit now."""
+        if self.repository.disabled_reason:
+            raise errors.disabled()
+        try:
+            self.hub.admission.check_fetch(self.caller, self.repository, commit)
+        except DisabledError as error:
+            self.details["disabled"] = str(error)[:200]
+            raise errors.disabled() from error
+
     def entry(self, commit: Commit) -> Entry:
         """Return the file or folder that the URL's path names; HubError if there is none."""
         try:
@@ -128,55 +168,8 @@ class RepositoryVisit(Visit):
         return entry
 
 
-def account_endpoint(
-    hub: Hub, operation: str, handler: Callable[[Visit], Response]
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint for what concerns the caller or many repositories."""
-
-    def answer(request: Request, body: bytes) -> Response:
-        visit = Visit(hub, request, _caller(hub, request), body, _request_id(request))
-        return _noted(visit, operation, "", Verdict(allowed=True), lambda: handler(visit))
-
-    return functools.partial(_in_thread, answer)
-
-
-def repository_endpoint(
-    hub: Hub, kind: str, operation: str, handler: Callable[[Any], Response]
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint for one repository, named by `namespace` and `name` in the route."""
-
-    def answer(request: Request, body: bytes) -> Response:
-        caller = _caller(hub, request)
-        visit = RepositoryVisit(hub, request, caller, body, _request_id(request))
-        try:
-            name = RepositoryId(kind, visit.parameter("namespace"), visit.parameter("name"))
-        except BadIdentifierError:
-            raise errors.repository_not_found() from None
-        repository = hub.metadata.repository(name)
-        verdict = hub.authorizer.may_read(caller, name, repository)
-        if repository is None or not verdict.allowed:
-            return _noted(visit, operation, str(name), verdict, _absent)
-        visit.repository = repository
-        return _noted(visit, operation, str(name), verdict, lambda: handler(visit))
-
-    return functools.partial(_in_thread, answer)
-
-
-def _absent() -> Response:
-    raise errors.repository_not_found()
-
-
-async def _in_thread(answer: Callable[[Request, bytes], Response], request: Request) -> Response:
-    body = b""
-    if request.method == "POST":
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_SIZE:
-                raise errors.HubError(413, "Request body too large")
-    return await run_in_threadpool(answer, request, body)
-
-
-def _caller(hub: Hub, request: Request) -> Caller:
+def identify(hub: Hub, request: Request) -> Caller:
+    """Return whom the bearer token stands for; HubError 401 without a good one."""
     header = request.headers.get("authorization")
     if header is None:
         raise errors.token_missing()
@@ -187,12 +180,136 @@ def _caller(hub: Hub, request: Request) -> Caller:
     return caller
 
 
-def _noted(
-    visit: Visit,
+def account_endpoint(
+    hub: Hub,
     operation: str,
-    repository: str,
-    verdict: Verdict,
-    handler: Callable[[], Response],
+    handler: Callable[[Visit], Response],
+    *,
+    verb: Verb = Verb.READ,
+    identify: Callable[[Hub, Request], Caller] = identify,
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint for what concerns the caller or many repositories.
+
+    `verb` is for the record; such handlers decide for themselves.
+    """
+
+    def answer(request: Request, body: Body) -> Response:
+        visit = Visit(hub, request, identify(hub, request), body, _request_id(request))
+        return _noted(visit, _Asked(operation, verb), Verdict(allowed=True), lambda: handler(visit))
+
+    return functools.partial(_in_thread, answer)
+
+
+def repository_endpoint(  # noqa: PLR0913 - one way in, for all that differs
+    hub: Hub,
+    kind: str,
+    operation: str,
+    handler: Callable[[Any], Response],
+    *,
+    verb: Verb = Verb.READ,
+    identify: Callable[[Hub, Request], Caller] = identify,
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint for one repository, named by `namespace` and `name` in the route.
+
+    Handlers take a RepositoryVisit, and are called only if the caller may do `verb`.
+    """
+
+    def answer(request: Request, body: Body) -> Response:
+        caller = identify(hub, request)
+        visit = RepositoryVisit(hub, request, caller, body, _request_id(request))
+        try:
+            name = RepositoryId(kind, visit.parameter("namespace"), visit.parameter("name"))
+        except BadIdentifierError:
+            raise errors.repository_not_found() from None
+        repository = hub.metadata.repository(name)
+        moved = None if repository else hub.metadata.moved(name)
+        found = repository or moved
+        name = found.id if found else name
+        verdict = hub.authorizer.may(caller, verb, name, found)
+        refusal = None
+        if found is None or not verdict.allowed:
+            refusal = _refusal(visit, verb, verdict, name, found)
+
+        def respond() -> Response:
+            if refusal is not None:
+                raise refusal
+            if moved is not None:
+                return _redirect(visit, moved.id)
+            return handler(visit)
+
+        if repository is not None:
+            visit.repository = repository
+        return _noted(visit, _Asked(operation, verb, str(name)), verdict, respond)
+
+    return functools.partial(_in_thread, answer)
+
+
+def repository_route(  # noqa: PLR0913 - a route is all of this
+    hub: Hub,
+    kind: str,
+    path: str,
+    operation: str,
+    handler: Callable[[Any], Response],
+    *,
+    method: str = "GET",
+    verb: Verb = Verb.READ,
+) -> Route:
+    """Return the route `/api/{kind}s/{namespace}/{name}` + `path`."""
+    endpoint = repository_endpoint(hub, kind, operation, handler, verb=verb)
+    return Route(f"/api/{kind}s/{{namespace}}/{{name}}{path}", endpoint, methods=[method])
+
+
+def _refusal(
+    visit: Visit, verb: Verb, verdict: Verdict, name: RepositoryId, found: Repository | None
+) -> errors.HubError:
+    # Asked for absent ones too: a denial takes as long as an absence.
+    may = visit.hub.authorizer.may
+    visible = verb is not Verb.DISCOVER and may(visit.caller, Verb.DISCOVER, name, found).allowed
+    if found is None or not visible:
+        return errors.repository_not_found()
+    if verb is Verb.READ:
+        return errors.gated(str(name), verdict.message)
+    return errors.forbidden(verdict.message or f"You may not {verb} in {name}")
+
+
+def _redirect(visit: Visit, name: RepositoryId) -> Response:
+    """Send the client to the same address under the repository's present name."""
+    asked = visit.request.path_params
+    path = str(visit.request.scope["path"])
+    old, new = f"/{asked['namespace']}/{asked['name']}", f"/{quote(str(name))}"
+    query = visit.request.url.query
+    location = path.replace(old, new, 1) + (f"?{query}" if query else "")
+    return Response(None, 307, {"Location": location})
+
+
+async def _in_thread(answer: Callable[[Request, Body], Response], request: Request) -> Response:
+    body = Body(request)
+    limiter = None if request.method in {"GET", "HEAD"} else _senders()
+    try:
+        return await anyio.to_thread.run_sync(answer, request, body, limiter=limiter)
+    except errors.HubError:
+        await body.discard()
+        raise
+
+
+def _senders() -> anyio.CapacityLimiter:
+    try:
+        return _LIMITER.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(SENDERS)
+        _LIMITER.set(limiter)
+        return limiter
+
+
+@dataclass(frozen=True)
+class _Asked:
+    operation: str
+    verb: Verb
+    repository: str = ""
+
+
+def _noted(
+    visit: Visit, asked: _Asked, verdict: Verdict, handler: Callable[[], Response]
 ) -> Response:
     """Answer, and have the answer noted before the first byte of it is sent."""
     failure: errors.HubError | None = None
@@ -204,9 +321,10 @@ def _noted(
     visit.hub.observer.observe(
         AccessEvent(
             caller=visit.caller,
-            operation=operation,
+            operation=asked.operation,
+            verb=asked.verb,
             method=visit.request.method,
-            repository=repository,
+            repository=asked.repository,
             verdict=verdict,
             status=status,
             request_id=visit.request_id,

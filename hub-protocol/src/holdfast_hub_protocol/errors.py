@@ -56,6 +56,27 @@ def token_invalid() -> HubError:
     return HubError(401, INVALID_CREDENTIALS, "", _CHALLENGE)
 
 
+def gated(repository: str, message: str = "") -> HubError:
+    """Return the answer for files that one must ask for first."""
+    text = message or f"Access to {repository} is restricted. Ask for access to it first."
+    return HubError(403, text, "GatedRepo")
+
+
+def forbidden(message: str) -> HubError:
+    """Return the answer to who may see a repository, and not do this; clients show the message."""
+    return HubError(403, message)
+
+
+def disabled() -> HubError:
+    """Return the answer for files that nobody gets now; clients know it by these words."""
+    return HubError(403, "Access to this resource is disabled.")
+
+
+def conflict(message: str) -> HubError:
+    """Return the answer to making what is there already."""
+    return HubError(409, message)
+
+
 def bad_request(message: str) -> HubError:
     """Return the answer to a request that cannot be understood."""
     return HubError(400, message, "BadRequest")

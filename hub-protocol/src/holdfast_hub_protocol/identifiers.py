@@ -25,7 +25,7 @@ class BadIdentifierError(ValueError):
 
 @dataclass(frozen=True)
 class RepositoryId:
-    """A repository's whole name; upper and lower case are different names here."""
+    """A repository's whole name as it is written; two that differ in case only are one."""
 
     kind: str
     namespace: str
@@ -47,6 +47,11 @@ class RepositoryId:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def folded(self) -> str:
+        """The name by which it is found: `namespace/name` in lower case."""
+        return str(self).lower()
 
     @classmethod
     def parse(cls, text: str, kind: str = "model") -> RepositoryId:

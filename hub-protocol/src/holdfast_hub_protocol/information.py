@@ -7,18 +7,40 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from holdfast_hub_protocol import errors
+from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.endpoints import repository_endpoint, repository_route
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from starlette.responses import Response
 
-    from holdfast_hub_protocol.endpoints import RepositoryVisit
+    from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
     from holdfast_hub_protocol.records import Commit, Entry, Repository
 
 FACTS: Final = ("cardData", "config", "safetensors", "pipeline_tag", "library_name")
+
+
+def routes(hub: Hub, kind: str) -> list[Route]:
+    """Return the routes of a repository's description."""
+    absent = repository_endpoint(hub, kind, "info", no_such, verb=Verb.DISCOVER)
+    return [
+        repository_route(hub, kind, "", "info", information, verb=Verb.DISCOVER),
+        repository_route(
+            hub, kind, "/revision/{revision}", "info", information, verb=Verb.DISCOVER
+        ),
+        # Names without a namespace are well formed elsewhere; none exists here.
+        Route(f"/api/{kind}s/{{name}}", absent, methods=["GET"]),
+        Route(f"/api/{kind}s/{{name}}/revision/{{revision}}", absent, methods=["GET"]),
+    ]
+
+
+def no_such(_: RepositoryVisit) -> Response:
+    """Answer that there is no such repository."""
+    raise errors.repository_not_found()
 
 
 def information(visit: RepositoryVisit) -> Response:
@@ -56,10 +78,10 @@ def describe(repository: Repository, commit: Commit | None) -> dict[str, Any]:
         "sha": commit.oid if commit else None,
         "lastModified": timestamp(repository.updated_at),
         "createdAt": timestamp(repository.created_at),
-        "private": True,
-        "gated": False,
-        "disabled": False,
-        "downloads": 0,
+        "private": repository.private,
+        "gated": repository.gated or False,
+        "disabled": bool(repository.disabled_reason),
+        "downloads": repository.downloads,
         "likes": 0,
         "tags": facts.get("tags", []),
         **{key: facts[key] for key in FACTS if key in facts},

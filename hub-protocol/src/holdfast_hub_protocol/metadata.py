@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.identifiers import RepositoryId, is_commit
 from holdfast_hub_protocol.records import Commit, Entry, Repository
+from holdfast_hub_protocol.upgrades import create_or_upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _REPOSITORY = (
     schema.repositories.c.id,
@@ -22,6 +23,10 @@ _REPOSITORY = (
     schema.repositories.c.name,
     schema.repositories.c.created_at,
     schema.repositories.c.updated_at,
+    schema.repositories.c.private,
+    schema.repositories.c.gated,
+    schema.repositories.c.downloads,
+    schema.repositories.c.disabled_reason,
 )
 _COMMIT = (
     schema.commits.c.oid,
@@ -40,6 +45,7 @@ _ENTRY = (
     schema.entries.c.size,
     schema.entries.c.sha256,
     schema.entries.c.is_lfs,
+    schema.entries.c.last_commit,
 )
 MAIN = "refs/heads/main"
 
@@ -67,22 +73,33 @@ class MetadataStore:
         self.engine = engine
 
     def create_schema(self) -> None:
-        """Create the tables that are missing."""
-        schema.metadata.create_all(self.engine)
+        """Create the tables that are missing, upgrade older ones; NewerSchemaError."""
+        create_or_upgrade(self.engine)
 
     def ping(self) -> None:
         """Raise an sqlalchemy error unless the database answers."""
         self._all(sa.select(sa.literal(1)))
 
     def repository(self, name: RepositoryId) -> Repository | None:
-        """Return the repository of exactly this name."""
+        """Return the repository of this name, in upper or lower case."""
         table = schema.repositories
         row = self._one(
-            sa.select(*_REPOSITORY).where(
-                table.c.kind == name.kind,
-                table.c.namespace == name.namespace,
-                table.c.name == name.name,
-            )
+            sa.select(*_REPOSITORY).where(table.c.kind == name.kind, table.c.folded == name.folded)
+        )
+        return None if row is None else _repository(row)
+
+    def repositories_by_key(self, keys: Collection[int]) -> list[Repository]:
+        """Return the repositories of these rows."""
+        rows = self._all(sa.select(*_REPOSITORY).where(schema.repositories.c.id.in_(keys)))
+        return [_repository(row) for row in rows]
+
+    def moved(self, name: RepositoryId) -> Repository | None:
+        """Return the repository that had this name before it was moved."""
+        table = schema.redirects
+        row = self._one(
+            sa.select(*_REPOSITORY)
+            .join(table, table.c.repository_id == schema.repositories.c.id)
+            .where(table.c.kind == name.kind, table.c.folded == name.folded)
         )
         return None if row is None else _repository(row)
 
@@ -255,11 +272,22 @@ def _repository(row: sa.Row[Any], prefix: str = "") -> Repository:
         id=RepositoryId(value("kind"), value("namespace"), value("name")),
         created_at=_utc(value("created_at")),
         updated_at=_utc(value("updated_at")),
+        private=value("private"),
+        gated=value("gated"),
+        downloads=value("downloads"),
+        disabled_reason=value("disabled_reason"),
     )
 
 
 def _entry(row: sa.Row[Any]) -> Entry:
-    return Entry(path=row.path, oid=row.oid, size=row.size, sha256=row.sha256, is_lfs=row.is_lfs)
+    return Entry(
+        path=row.path,
+        oid=row.oid,
+        size=row.size,
+        sha256=row.sha256,
+        is_lfs=row.is_lfs,
+        last_commit=row.last_commit,
+    )
 
 
 def _commit(row: sa.Row[Any]) -> Commit:

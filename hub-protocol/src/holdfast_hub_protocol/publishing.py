@@ -58,6 +58,7 @@ def publish(
             message=commit.message,
             author=commit.author,
             date=commit.date,
+            object=commit.git_object,
         )
     else:
         commit_key, tree_oid, snapshot_key = known
@@ -114,11 +115,7 @@ def folder_ids_or_conflict(commit: NewCommit, paths: dict[str, str]) -> dict[str
 def _repository(connection: sa.Connection, commit: NewCommit) -> tuple[int, bool]:
     table, name = schema.repositories, commit.repository
     key = connection.execute(
-        sa.select(table.c.id).where(
-            table.c.kind == name.kind,
-            table.c.namespace == name.namespace,
-            table.c.name == name.name,
-        )
+        sa.select(table.c.id).where(table.c.kind == name.kind, table.c.folded == name.folded)
     ).scalar_one_or_none()
     if key is not None:
         return key, False
@@ -129,6 +126,7 @@ def _repository(connection: sa.Connection, commit: NewCommit) -> tuple[int, bool
             kind=name.kind,
             namespace=name.namespace,
             name=name.name,
+            folded=name.folded,
             created_at=commit.date,
             updated_at=commit.date,
         ),
@@ -145,9 +143,10 @@ def _snapshot(
 ) -> int:
     table = schema.snapshots
     found = connection.execute(
-        sa.select(table.c.id).where(
-            table.c.repository_id == repository_key, table.c.tree_oid == folders[""]
-        )
+        sa.select(table.c.id)
+        .where(table.c.repository_id == repository_key, table.c.tree_oid == folders[""])
+        .order_by(table.c.id)
+        .limit(1)
     ).scalar_one_or_none()
     if found is not None:
         _check_digests(connection, found, commit.files)
@@ -164,6 +163,7 @@ def _snapshot(
             "size": file.size,
             "sha256": file.sha256,
             "is_lfs": file.git_oid is None,
+            "last_commit": commit.oid,
         }
         for file in commit.files
     ]
@@ -176,6 +176,7 @@ def _snapshot(
             "size": 0,
             "sha256": None,
             "is_lfs": False,
+            "last_commit": commit.oid,
         }
         for folder, oid in folders.items()
     ]

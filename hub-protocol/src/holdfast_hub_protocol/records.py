@@ -21,6 +21,10 @@ class Repository:
     id: RepositoryId
     created_at: datetime
     updated_at: datetime
+    private: bool = True
+    gated: str = ""  # '', auto or manual
+    downloads: int = 0
+    disabled_reason: str = ""  # not '': nobody gets its files
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Entry:
     size: int
     sha256: str | None
     is_lfs: bool
+    last_commit: str | None = None
 
     @property
     def etag(self) -> str:
@@ -86,3 +91,4 @@ class NewCommit:
     date: datetime
     message: str = ""
     parent_oid: str | None = None
+    git_object: bytes | None = None  # what git hashes to `oid`, if known

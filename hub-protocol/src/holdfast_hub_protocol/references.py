@@ -6,16 +6,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
 
+from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.information import timestamp
 from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
 
 if TYPE_CHECKING:
     from starlette.responses import Response
+    from starlette.routing import Route
 
-    from holdfast_hub_protocol.endpoints import RepositoryVisit
+    from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
 
 PAGE: Final = 50
 _GROUPS: Final = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/convert/": "converts"}
+
+
+def routes(hub: Hub, kind: str) -> list[Route]:
+    """Return the routes of references and history."""
+    return [
+        repository_route(hub, kind, "/refs", "refs", refs, verb=Verb.DISCOVER),
+        repository_route(hub, kind, "/commits/{revision}", "commits", commits, verb=Verb.DISCOVER),
+    ]
 
 
 def refs(visit: RepositoryVisit) -> Response:

@@ -6,12 +6,17 @@ import mimetypes
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from starlette.routing import Route
+
 from holdfast_hub_protocol import errors
+from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.endpoints import repository_endpoint
+from holdfast_hub_protocol.information import no_such
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from holdfast_hub_protocol.endpoints import RepositoryVisit
+    from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
     from holdfast_hub_protocol.records import Commit, Entry
 
 # Files are other people's; a browser must not run them under the hub's own origin.
@@ -22,9 +27,24 @@ _INERT: Final = {
 }
 
 
+def routes(hub: Hub, kind: str) -> list[Route]:
+    """Return the routes of files."""
+    prefix, rest = "" if kind == "model" else f"/{kind}s", "/resolve/{revision}/{path:path}"
+    absent = repository_endpoint(hub, kind, "resolve", no_such, verb=Verb.DISCOVER)
+    return [
+        Route(
+            f"{prefix}/{{namespace}}/{{name}}{rest}",
+            repository_endpoint(hub, kind, "resolve", resolve),
+            methods=["GET"],
+        ),
+        Route(f"{prefix}/{{name}}{rest}", absent, methods=["GET"]),
+    ]
+
+
 def resolve(visit: RepositoryVisit) -> Response:
     """Answer GET and HEAD of one file of one revision."""
     commit = visit.commit()
+    visit.check_fetch(commit)
     entry = visit.entry(commit)
     if entry.sha256 is None:
         raise errors.entry_not_found(entry.path, commit.oid)

@@ -24,12 +24,31 @@ repositories: Final = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("namespace", Name, nullable=False),
     sa.Column("name", Name, nullable=False),
+    # namespace/name in lower case: no two names differ in case only.
+    sa.Column("folded", Name, nullable=False, server_default=""),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("private", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("gated", sa.String(8), nullable=False, server_default=""),  # '', auto or manual
+    sa.Column("downloads", sa.BigInteger, nullable=False, server_default="0"),
+    # Why nobody gets its files; '' where they are sent.
+    sa.Column("disabled_reason", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("kind", "namespace", "name"),
+    sa.Index("repositories_by_folded_name", "kind", "folded", unique=True),
 )
 
-# The whole content of a tree; commits that hold the same files share one.
+# The names that a repository had: they lead to it until another takes one.
+redirects: Final = sa.Table(
+    "redirects",
+    metadata,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("folded", Name, primary_key=True),
+    sa.Column(
+        "repository_id", sa.ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False
+    ),
+)
+
+# The whole content of a tree; commits may share one.
 snapshots: Final = sa.Table(
     "snapshots",
     metadata,
@@ -37,7 +56,7 @@ snapshots: Final = sa.Table(
     sa.Column("repository_id", sa.ForeignKey(repositories.c.id), nullable=False),
     sa.Column("tree_oid", sa.String(40), nullable=False),
     sa.Column("facts", Document, nullable=False),
-    sa.UniqueConstraint("repository_id", "tree_oid"),
+    sa.Index("snapshots_by_tree", "repository_id", "tree_oid"),
 )
 
 entries: Final = sa.Table(
@@ -50,6 +69,7 @@ entries: Final = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64)),  # null: a folder
     sa.Column("is_lfs", sa.Boolean, nullable=False),
+    sa.Column("last_commit", sa.String(40)),  # what changed it last; null: not known
     sa.Index("entries_by_parent", "snapshot_id", "parent", "path"),
 )
 
@@ -65,6 +85,8 @@ commits: Final = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("date", sa.DateTime(timezone=True), nullable=False),
+    # What git hashes to the id; null for imports, which keep the id that they came with.
+    sa.Column("object", sa.LargeBinary),
     sa.UniqueConstraint("repository_id", "oid"),
 )
 
@@ -74,6 +96,11 @@ refs: Final = sa.Table(
     sa.Column("repository_id", sa.ForeignKey(repositories.c.id), primary_key=True),
     sa.Column("name", Name, primary_key=True),  # refs/heads/main, refs/tags/v1
     sa.Column("commit_id", sa.ForeignKey(commits.c.id), nullable=False),
+)
+
+
+schema_version: Final = sa.Table(
+    "schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True)
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -11,17 +12,30 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse
 
 from holdfast_hub_protocol import errors
+from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError, checked_path
 from holdfast_hub_protocol.information import timestamp
 
 if TYPE_CHECKING:
     from starlette.responses import Response
+    from starlette.routing import Route
 
-    from holdfast_hub_protocol.endpoints import RepositoryVisit
+    from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
     from holdfast_hub_protocol.records import Commit, Entry
 
 PAGE: Final = 1000
 MAX_PATHS: Final = 10_000
+
+
+def routes(hub: Hub, kind: str) -> list[Route]:
+    """Return the routes of folders and paths."""
+    see = functools.partial(repository_route, hub, kind, verb=Verb.DISCOVER)
+    return [
+        see("/tree/{revision}", "tree", tree),
+        see("/tree/{revision}/{path:path}", "tree", tree),
+        see("/paths-info/{revision}", "paths-info", paths_info, method="POST"),
+    ]
 
 
 def tree(visit: RepositoryVisit) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from holdfast_hub_protocol.access import UnavailableError, Verdict
+from holdfast_hub_protocol.access import UnavailableError, Verb, Verdict
 from holdfast_model_registry.readers import NOBODY, Access, read_access
 from holdfast_trust.decisions import Resource
 from holdfast_trust.errors import TrustError
@@ -44,13 +44,24 @@ class CedarAuthorizer:
         self.decisions = decisions
         self.engine = engine
 
-    def may_read(
-        self, caller: Caller, name: RepositoryId, repository: Repository | None
+    def may(
+        self, caller: Caller, verb: Verb, name: RepositoryId, repository: Repository | None
     ) -> Verdict:
         """Decide on one model; an absent one is decided on like one without readers."""
+        if verb not in {Verb.DISCOVER, Verb.READ}:
+            return Verdict(allowed=False, reason=f"nothing permits {verb}")
         key = -1 if repository is None else repository.key
         access = read_access(self.engine, [key]).get(key, NOBODY)
         return self._decide(caller, str(name), access)
+
+    def may_create(self, caller: Caller, name: RepositoryId) -> Verdict:
+        """Let nobody make a model."""
+        return Verdict(allowed=False, reason=f"nothing permits {caller.name} to make {name}")
+
+    def created(
+        self, connection: sa.Connection, repository_key: int, name: RepositoryId, caller: Caller
+    ) -> None:
+        """Note nothing: without labels and readers it is read by nobody."""
 
     def readable(self, caller: Caller, repositories: Sequence[Repository]) -> Sequence[Repository]:
         """Return those of the models that the caller may read."""
@@ -85,6 +96,7 @@ class LedgerObserver:
             "actor_kind": event.caller.kind,
             "token": event.caller.token_id,
             "operation": event.operation,
+            "verb": event.verb,
             "method": event.method,
             "model": event.repository,
             "allowed": event.verdict.allowed,

@@ -1,0 +1,64 @@
+"""The body of a request, read piece by piece by a handler that runs in a thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio.from_thread
+
+from holdfast_hub_protocol import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+
+MAX_WHOLE_BODY: Final = 8 << 20
+_PIECE: Final = 256 << 10
+
+
+class Body:
+    """Read once, from its start to its end; what is not asked for is not taken in."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._ended = False
+        self._received = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what comes in; HubError if it ends before its end."""
+        while not self._ended:
+            if piece := anyio.from_thread.run(self._next_piece):
+                yield piece
+
+    def whole(self, most: int = MAX_WHOLE_BODY) -> bytes:
+        """Return all of it; HubError 413 for more than `most` bytes."""
+        content = bytearray()
+        for piece in self.pieces():
+            content += piece
+            if len(content) > most:
+                raise errors.HubError(413, "Request body too large")
+        return bytes(content)
+
+    async def discard(self, most: int = MAX_WHOLE_BODY) -> None:
+        """Take in and forget the rest: clients read an answer only once they have sent all."""
+        try:
+            while not self._ended and most > 0:
+                most -= len(await self._next_piece())
+        except errors.HubError:
+            self._ended = True
+
+    async def _next_piece(self) -> bytes:
+        piece = bytearray()
+        while not self._ended and len(piece) < _PIECE:
+            message = await self._request.receive()
+            if message["type"] != "http.request":
+                self._ended = True
+                raise errors.bad_request("the request ended early")
+            piece += message.get("body", b"")
+            self._ended = not message.get("more_body", False)
+        self._received += len(piece)
+        expected = self._request.headers.get("content-length")
+        if self._ended and expected is not None and expected != str(self._received):
+            raise errors.bad_request("the request ended early")
+        return bytes(piece)
