@@ -27,6 +27,9 @@ from holdfast_hub_protocol.identifiers import (
     checked_revision,
     decode,
 )
+from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
+from holdfast_hub_protocol.signing import SECRET_BYTES, Signer
+from holdfast_hub_protocol.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -57,6 +60,14 @@ class Hub:
     observer: Observer
     admission: Admission = field(default_factory=OpenAdmission)
     kinds: Sequence[str] = ("model",)
+    quotas: Quotas = NO_QUOTAS
+    # Processes that serve together share one secret.
+    signer: Signer = field(default_factory=lambda: Signer(secrets.token_bytes(SECRET_BYTES)))
+
+    @functools.cached_property
+    def staging(self) -> Staging:
+        """What was announced or uploaded and is in no commit yet."""
+        return Staging(self.metadata, self.blobs, self.authorizer, self.quotas)
 
 
 @dataclass
