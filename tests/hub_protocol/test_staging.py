@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast_hub_protocol.holdings import MissingBlobError, fill, hold, holdings
+from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, fill, hold, holdings
 from holdfast_hub_protocol.identifiers import RepositoryId
 from holdfast_hub_protocol.quotas import QuotaError, Quotas, readable
 from holdfast_hub_protocol.staging import STAGED_SECONDS, Staging, commit_staged
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from conftest import World
     from holdfast_hub_protocol.records import NewFile, Repository
 
+BASE = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = 1_800_000_000.0
 
 
@@ -56,19 +57,12 @@ class Desk:
         self.world.publish(name, listed)
         found = self.world.metadata.repository(RepositoryId.parse(name))
         assert found is not None
-        self.hold(found, listed)
         return found
 
     def hold(self, repository: Repository, files: Sequence[NewFile]) -> None:
         with self.world.metadata.engine.begin() as connection:
-            hold(
-                connection,
-                self.world.blobs,
-                repository.key,
-                files,
-                ref="refs/heads/main",
-                date=datetime.now(UTC),
-            )
+            check_blobs(connection, self.world.blobs, files)
+            hold(connection, repository.key, files, ref="refs/heads/main", date=BASE)
             commit_staged(connection, repository.key, files)
 
     def limit(self, **teams: int) -> Staging:

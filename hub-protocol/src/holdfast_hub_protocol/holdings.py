@@ -59,24 +59,32 @@ def guard(connection: sa.Connection, *, exclusive: bool = False) -> None:
         connection.execute(holdings.delete().where(sa.false()))
 
 
-def hold(  # noqa: PLR0913 - one statement's worth of facts
+def check_blobs(connection: sa.Connection, blobs: BlobStorage, files: Iterable[NewFile]) -> None:
+    """Raise MissingBlobError unless every file's blob is there, and will be until the commit.
+
+    First thing in the transaction that publishes the files.
+    """
+    guard(connection)
+    for file in files:
+        if not blobs.has(file.sha256, file.size):
+            raise MissingBlobError(f"the content of {file.path} is not here: upload it again")
+
+
+def hold(
     connection: sa.Connection,
-    blobs: BlobStorage,
     repository_key: int,
     files: Iterable[NewFile],
     *,
     ref: str,
     date: datetime,
 ) -> None:
-    """Note that a repository holds the blobs of files, in the transaction that publishes them.
-
-    Raises MissingBlobError if one of them is not there.
-    """
-    guard(connection)
-    by_digest = {file.sha256: file for file in files}
-    for file in by_digest.values():
-        if not blobs.has(file.sha256, file.size):
-            raise MissingBlobError(f"the content of {file.path} is not here: upload it again")
+    """Note that a repository holds the blobs of files, in the transaction that publishes them."""
+    known = set(
+        connection.execute(
+            sa.select(holdings.c.sha256).where(holdings.c.repository_id == repository_key)
+        ).scalars()
+    )
+    new = {file.sha256: file for file in files if file.sha256 not in known}
     insert_missing(
         connection,
         holdings,
@@ -91,7 +99,7 @@ def hold(  # noqa: PLR0913 - one statement's worth of facts
                 "ref": ref,
                 "pushed_at": date,
             }
-            for file in by_digest.values()
+            for file in new.values()
         ],
     )
 

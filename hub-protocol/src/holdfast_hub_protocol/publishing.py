@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.git_objects import folder_ids
+from holdfast_hub_protocol.holdings import hold
 from holdfast_hub_protocol.identifiers import checked_path, is_commit, is_sha256
+from holdfast_hub_protocol.staging import commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +69,16 @@ def publish(
                 f"commit {commit.oid} of {commit.repository} is known here with other files"
             )
         _check_digests(connection, snapshot_key, commit.files)
-    moved = [_point(connection, repository_key, ref, commit_key) for ref in refs]
+    pointed = list(refs)
+    hold(
+        connection,
+        repository_key,
+        commit.files,
+        ref=pointed[0] if pointed else "",
+        date=commit.date,
+    )
+    commit_staged(connection, repository_key, commit.files)
+    moved = [_point(connection, repository_key, ref, commit_key) for ref in pointed]
     changed = created or known is None or any(moved)
     if changed:
         touch(connection, repository_key, commit.date)

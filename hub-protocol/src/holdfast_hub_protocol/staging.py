@@ -270,11 +270,18 @@ class Staging:
 
 def commit_staged(connection: sa.Connection, repository_key: int, files: Iterable[NewFile]) -> None:
     """Forget what was staged or promised for files, in the transaction that publishes them."""
+    waiting = connection.execute(
+        sa.select(staged.c.state, staged.c.key).where(staged.c.repository_id == repository_key)
+    ).all()
+    if not waiting:
+        return
     listed = list(files)
-    digests = list({file.sha256 for file in listed})
-    _forget(connection, repository_key, _STAGED, digests)
-    _forget(connection, repository_key, _AWAITED, digests)
-    _forget(connection, repository_key, _PLEDGED, [file.path for file in listed])
+    paths = {file.path for file in listed}
+    digests = {file.sha256 for file in listed}
+    for state in (_PLEDGED, _AWAITED, _STAGED):
+        come = paths if state == _PLEDGED else digests
+        keys = [row.key for row in waiting if row.state == state and row.key in come]
+        _forget(connection, repository_key, state, keys)
 
 
 def _forget(connection: sa.Connection, repository_key: int, state: str, keys: list[str]) -> None:
