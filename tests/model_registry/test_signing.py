@@ -209,9 +209,11 @@ def test_the_registry_makes_its_key_once_and_refuses_a_swapped_half(tmp_path: Pa
 
 
 def test_a_bare_envelope_is_read_back_and_an_encrypted_key_opened() -> None:
-    statement = {"_type": "https://in-toto.io/Statement/v1", "predicate": {}}
+    statement = {"_type": "https://in-toto.io/Statement/v1", "predicateType": "x", "predicate": {}}
     envelope = parse_envelope(json.dumps(sign(statement, KEY)).encode())
-    assert envelope.statement() == statement
+    assert envelope.statement("x") == statement
+    with pytest.raises(EnvelopeError, match="it speaks of 'x'"):
+        envelope.statement("y")
     assert envelope.signer([LAB]) == LAB
     with pytest.raises(EnvelopeError, match="1 to 16"):
         parse_envelope(json.dumps(sign(statement, KEY) | {"signatures": []}).encode())

@@ -87,7 +87,7 @@ def check_signature(
         signer = envelope.signer(trusted)
         if signer is None:
             return _unverified(envelope, trusted)
-        signed = _signed_files(envelope.statement())
+        signed = _signed_files(envelope.statement(MODEL_PREDICATE))
     except EnvelopeError as error:
         return ModelSignature(SignatureState.MALFORMED, f"{SIGNATURE_FILE}: {error}")
     if differences := _differences(signed, files):
@@ -188,8 +188,6 @@ def _unverified(envelope: Envelope, trusted: Sequence[TrustedKey]) -> ModelSigna
 
 def _signed_files(statement: dict[str, Any]) -> dict[str, str]:
     """Return path -> SHA-256 that a verified statement speaks of."""
-    if statement.get("predicateType") != MODEL_PREDICATE:
-        raise EnvelopeError(f"predicate type {statement.get('predicateType')!r:.80}")
     try:
         predicate = statement["predicate"]
         method = predicate["serialization"]["method"]

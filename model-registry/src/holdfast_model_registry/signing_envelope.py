@@ -78,11 +78,13 @@ class Envelope:
                 return each
         return None
 
-    def statement(self) -> dict[str, Any]:
-        """Return the in-toto statement; EnvelopeError if the payload is none."""
+    def statement(self, predicate: str) -> dict[str, Any]:
+        """Return the in-toto statement with this type of predicate; EnvelopeError if it is none."""
         document = _parse(self.payload, "the signed statement")
         if document.get("_type") != STATEMENT_TYPE:
             raise EnvelopeError(f"not an in-toto statement v1: {document.get('_type')!r:.80}")
+        if document.get("predicateType") != predicate:
+            raise EnvelopeError(f"it speaks of {document.get('predicateType')!r:.80}")
         return document
 
 
@@ -94,7 +96,9 @@ def pre_authentication(payload: bytes) -> bytes:
 
 def sign(statement: dict[str, Any], key: PrivateKey) -> dict[str, Any]:
     """Return the DSSE envelope of a statement, as JSON data."""
-    payload = json.dumps(statement, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    payload = json.dumps(
+        statement, separators=(",", ":"), sort_keys=True, ensure_ascii=False
+    ).encode()
     message = pre_authentication(payload)
     if isinstance(key, ed25519.Ed25519PrivateKey):
         signature = key.sign(message)
