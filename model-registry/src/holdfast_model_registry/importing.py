@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast_hub_protocol.blobs import DigestMismatchError, read_content
 from holdfast_hub_protocol.facts import read_facts
+from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs
 from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.publishing import ConflictError, publish, touch
 from holdfast_hub_protocol.records import NewCommit, NewFile
@@ -81,6 +82,7 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
     )
     try:
         with storage.metadata.engine.begin() as connection:
+            check_blobs(connection, storage.blobs, revision.files)
             published = publish(connection, commit, facts, refs=[MAIN])
             access, access_changed = put_access(
                 connection, published.repository_key, teams=teams, labels=labels
@@ -102,7 +104,7 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
                         "labels": dict(access.labels),
                     }
                 )
-    except ConflictError as error:
+    except (ConflictError, MissingBlobError) as error:
         raise RegistryError(
             f"{revision.repository} cannot be imported",
             cause=str(error),

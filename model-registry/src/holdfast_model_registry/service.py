@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from holdfast_hub_protocol.application import create_application
 from holdfast_hub_protocol.endpoints import Hub
+from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.sending import DirectSender, NginxSender
+from holdfast_hub_protocol.signing import Signer, read_or_make_secret
 from holdfast_model_registry.policy import CedarAuthorizer, LedgerObserver, TokenAuthenticator
 from holdfast_model_registry.seed import plant
 from holdfast_model_registry.storage import Locations, one_writer, open_storage
@@ -39,7 +41,9 @@ class Service:
         self.store.close()
 
 
-def open_service(locations: Locations, accelerate: Accelerator = "") -> Service:
+def open_service(
+    locations: Locations, accelerate: Accelerator = "", quotas: Quotas = NO_QUOTAS
+) -> Service:
     """Open the registry in this process; after a fork, not before."""
     storage = open_storage(locations)
     ledger = Ledger(locations.ledger_folder)
@@ -51,6 +55,8 @@ def open_service(locations: Locations, accelerate: Accelerator = "") -> Service:
         authenticator=TokenAuthenticator(store),
         authorizer=CedarAuthorizer(Decisions(), storage.metadata.engine),
         observer=LedgerObserver(ledger),
+        quotas=quotas,
+        signer=Signer(read_or_make_secret(locations.signing_key)),
     )
     return Service(create_application(hub), ledger, store)
 

@@ -7,12 +7,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 
+from holdfast_hub_protocol.quotas import Quotas
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.storage import Locations
 
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+
+class QuotaSettings(BaseModel):
+    """How much each namespace may hold; a number of bytes or text such as 500GiB."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: ByteSize | None = None  # no limit
+    teams: dict[str, ByteSize | None] = Field(default_factory=dict)
+
+    @property
+    def quotas(self) -> Quotas:
+        """The same, as the protocol takes it."""
+        return Quotas(self.default, self.teams)
 
 
 class Settings(BaseModel):
@@ -28,6 +43,7 @@ class Settings(BaseModel):
     seed: Path | None = None
     accelerate: Literal["", "nginx"] = ""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    quotas: QuotaSettings = QuotaSettings()  # in the configuration file only
 
     @field_validator("listen")
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast_hub_protocol.blobs import BlobStore
+from holdfast_hub_protocol.holdings import fill
 from holdfast_hub_protocol.metadata import MetadataStore
 from holdfast_hub_protocol.schema import open_engine
 from holdfast_model_registry.errors import RegistryError
@@ -42,6 +43,11 @@ class Locations:
         """The ledger of reads and imports."""
         return self.ledger or self.data / "ledger"
 
+    @property
+    def signing_key(self) -> Path:
+        """What signs the addresses to upload to; processes that serve together share it."""
+        return self.data / "signing.key"
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -70,6 +76,7 @@ def open_storage(locations: Locations) -> Storage:
         ) from error
     metadata = MetadataStore(open_engine(locations.database_url))
     metadata.create_schema()
+    fill(metadata.engine)
     return Storage(blobs, metadata)
 
 
