@@ -74,6 +74,9 @@ class TwoPeople:
     def readable(self, caller: Caller, repositories: Sequence[Repository]) -> Sequence[Repository]:
         return repositories if caller.name == "ada" else []
 
+    def bounds(self, caller: Caller) -> Sequence[str] | None:
+        return None
+
     def observe(self, event: AccessEvent) -> None:
         if self.failure is not None:
             raise self.failure

@@ -96,7 +96,14 @@ class Authorizer(Protocol):
         """Note, in the transaction that makes it, what later decisions on a repository need."""
 
     def readable(self, caller: Caller, repositories: Sequence[Repository]) -> Sequence[Repository]:
-        """Return those of the repositories that the caller may read, in the same order."""
+        """Return those of the repositories that the caller may see listed, in the same order."""
+
+    def bounds(self, caller: Caller) -> Sequence[str] | None:
+        """Return what the caller's token is bound to: `namespace/name` in lower case, or `…/*`.
+
+        None for a token that is bound to no repositories in particular. Within its bounds all
+        repositories of one namespace, visibility and access class are `readable` alike.
+        """
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def describe(repository: Repository, commit: Commit | None) -> dict[str, Any]:
         "gated": repository.gated or False,
         "disabled": bool(repository.disabled_reason),
         "downloads": repository.downloads,
-        "likes": 0,
+        "likes": repository.likes,
         "tags": facts.get("tags", []),
         **{key: facts[key] for key in FACTS if key in facts},
         "spaces": [],

@@ -26,6 +26,7 @@ _REPOSITORY = (
     schema.repositories.c.private,
     schema.repositories.c.gated,
     schema.repositories.c.downloads,
+    schema.repositories.c.likes,
     schema.repositories.c.disabled_reason,
 )
 _COMMIT = (
@@ -275,6 +276,7 @@ def _repository(row: sa.Row[Any], prefix: str = "") -> Repository:
         private=value("private"),
         gated=value("gated"),
         downloads=value("downloads"),
+        likes=value("likes"),
         disabled_reason=value("disabled_reason"),
     )
 

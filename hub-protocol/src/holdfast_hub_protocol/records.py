@@ -23,7 +23,8 @@ class Repository:
     updated_at: datetime
     private: bool = True
     gated: str = ""  # '', auto or manual
-    downloads: int = 0
+    downloads: int = 0  # of the last thirty days
+    likes: int = 0
     disabled_reason: str = ""  # not '': nobody gets its files
 
 

@@ -30,12 +30,33 @@ repositories: Final = sa.Table(
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("private", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("gated", sa.String(8), nullable=False, server_default=""),  # '', auto or manual
+    # Of thirty days, and of all time; likes; what trends: as listings sort and show them.
     sa.Column("downloads", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("downloads_all_time", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("likes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("trending_score", sa.BigInteger, nullable=False, server_default="0"),
+    # Set by whoever holds the policy: repositories of one namespace, visibility and class are
+    # seen by the same callers. '': nobody said, so each is decided on by itself.
+    sa.Column("access_class", sa.String(64), nullable=False, server_default=""),
     # Why nobody gets its files; '' where they are sent.
     sa.Column("disabled_reason", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("kind", "namespace", "name"),
     sa.Index("repositories_by_folded_name", "kind", "folded", unique=True),
+    sa.Index("repositories_by_access", "kind", "namespace", "private", "access_class"),
+    sa.Index("repositories_by_gated", "kind", "gated"),
 )
+
+# A listing reads just its page in order, of all repositories or of a few namespaces.
+SORTED_BY: Final = ("updated_at", "created_at", "downloads", "likes", "trending_score")
+for _column in SORTED_BY:
+    sa.Index(
+        f"repositories_by_{_column}",
+        *(repositories.c[name] for name in ("kind", _column, "namespace", "name")),
+    )
+    sa.Index(
+        f"repositories_of_namespace_by_{_column}",
+        *(repositories.c[name] for name in ("kind", "namespace", _column, "name")),
+    )
 
 # The names that a repository had: they lead to it until another takes one.
 redirects: Final = sa.Table(

@@ -51,6 +51,8 @@ def _upgrade(engine: sa.Engine) -> None:
     added = [
         *(schema.repositories.c[name] for name in ("folded", "private", "gated")),
         *(schema.repositories.c[name] for name in ("downloads", "disabled_reason")),
+        *(schema.repositories.c[name] for name in ("downloads_all_time", "likes")),
+        *(schema.repositories.c[name] for name in ("trending_score", "access_class")),
         schema.entries.c.last_commit,
         schema.commits.c.object,
     ]

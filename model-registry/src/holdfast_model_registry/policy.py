@@ -72,6 +72,11 @@ class CedarAuthorizer:
             if self._decide(caller, str(repository.id), access.get(repository.key, NOBODY)).allowed
         ]
 
+    def bounds(self, caller: Caller) -> Sequence[str] | None:
+        """Return the repositories that the caller's token names, if it names any."""
+        scope = cast("Principal", caller).scope
+        return None if scope is None else scope.repositories
+
     def _decide(self, caller: Caller, name: str, access: Access) -> Verdict:
         # Every caller was made by TokenAuthenticator, which makes Principals only.
         decision = self.decisions.decide(
