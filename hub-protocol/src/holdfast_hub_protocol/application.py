@@ -41,10 +41,15 @@ _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
 )
 
 
-def create_application(hub: Hub) -> ASGIApp:
-    """Return the application that serves repositories of the hub's kinds."""
+def create_application(
+    hub: Hub, of_the_service: Sequence[Callable[[Hub], list[Route]]] = ()
+) -> ASGIApp:
+    """Return the application that serves repositories of the hub's kinds.
+
+    `of_the_service` are the routes of whoever stands on the protocol, beside the protocol's own.
+    """
     routes = [Route("/healthz", functools.partial(_health, hub), methods=["GET"])]
-    for subject in _OF_THE_HUB:
+    for subject in (*_OF_THE_HUB, *of_the_service):
         routes += subject(hub)
     for subject_of_kind in _OF_A_KIND:
         for kind in hub.kinds:
