@@ -52,9 +52,13 @@ class TwoPeople:
     events: list[AccessEvent] = field(default_factory=list)
     failure: Exception | None = None
     made: list[tuple[int, str, str]] = field(default_factory=list)
+    revoked: set[str] = field(default_factory=set)
 
     def authenticate(self, token: str) -> Caller | None:
         return Person(token) if token in {"ada", "bob"} else None
+
+    def recall(self, token_id: str) -> Caller | None:
+        return Person("ada") if token_id not in self.revoked else None
 
     def may(
         self, caller: Caller, verb: Verb, name: RepositoryId, repository: Repository | None
@@ -74,7 +78,7 @@ class TwoPeople:
     def readable(self, caller: Caller, repositories: Sequence[Repository]) -> Sequence[Repository]:
         return repositories if caller.name == "ada" else []
 
-    def bounds(self, caller: Caller) -> Sequence[str] | None:
+    def bounds(self, caller: Caller) -> Sequence[str] | None:  # noqa: ARG002 - unbound
         return None
 
     def observe(self, event: AccessEvent) -> None:

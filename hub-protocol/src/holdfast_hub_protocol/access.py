@@ -63,6 +63,12 @@ class Authenticator(Protocol):
     def authenticate(self, token: str) -> Caller | None:
         """Return who the token stands for; None if it is unknown, expired or revoked."""
 
+    def recall(self, token_id: str) -> Caller | None:
+        """Return who the token of this id stands for now; None if it is expired or revoked.
+
+        For what was signed for its holder: addresses and tokens that end with it.
+        """
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -30,6 +30,7 @@ from holdfast_hub_protocol.identifiers import (
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.signing import SECRET_BYTES, Signer
 from holdfast_hub_protocol.staging import Staging
+from holdfast_hub_protocol.xet.staged import XorbStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -61,6 +62,8 @@ class Hub:
     admission: Admission = field(default_factory=OpenAdmission)
     kinds: Sequence[str] = ("model",)
     quotas: Quotas = NO_QUOTAS
+    # Files of more bytes are offered by xet too: there clients refuse to fetch them otherwise.
+    xet_reads_over: int = 50_000_000_000
     # Processes that serve together share one secret.
     signer: Signer = field(default_factory=lambda: Signer(secrets.token_bytes(SECRET_BYTES)))
 
@@ -68,6 +71,11 @@ class Hub:
     def staging(self) -> Staging:
         """What was announced or uploaded and is in no commit yet."""
         return Staging(self.metadata, self.blobs, self.authorizer, self.quotas)
+
+    @functools.cached_property
+    def xorbs(self) -> XorbStore:
+        """What newer clients uploaded and is not yet a file."""
+        return XorbStore(self.blobs.root / "xet")
 
 
 @dataclass
@@ -118,18 +126,22 @@ class Visit:
             raise errors.bad_request(f'"{name}" must be a whole number from 1')
         return min(int(text), most)
 
-    def next_link(self, cursor: str) -> dict[str, str]:
-        """Return the Link header that points at the next page of the same question."""
-        url = self.request.url
-        scheme = self.request.headers.get("x-forwarded-proto", url.scheme)
+    @property
+    def origin(self) -> str:
+        """Scheme and host as the client knows this hub; HubError 400 if its headers lie."""
+        scheme = self.request.headers.get("x-forwarded-proto", self.request.url.scheme)
         host = self.request.headers.get("host", "")
         if scheme not in {"http", "https"} or not _HOST.fullmatch(host):
             raise errors.bad_request("malformed Host or X-Forwarded-Proto header")
+        return f"{scheme}://{host}"
+
+    def next_link(self, cursor: str) -> dict[str, str]:
+        """Return the Link header that points at the next page of the same question."""
         # The path as it came: decoding and encoding it again could change it.
         path = self.request.scope["path"]
         query = self.request.query_params
         pairs = [(key, value) for key, value in query.multi_items() if key != "cursor"]
-        address = f"{scheme}://{host}{path}?{urlencode([*pairs, ('cursor', cursor)])}"
+        address = f"{self.origin}{path}?{urlencode([*pairs, ('cursor', cursor)])}"
         return {"Link": f'<{address}>; rel="next"'}
 
 

@@ -36,6 +36,13 @@ class TokenAuthenticator:
         except TrustError as error:
             raise UnavailableError(str(error)) from error
 
+    def recall(self, token_id: str) -> Caller | None:
+        """Return whom the token of this id proves now; UnavailableError if nobody can tell."""
+        try:
+            return self.store.recall(token_id)
+        except TrustError as error:
+            raise UnavailableError(str(error)) from error
+
 
 class CedarAuthorizer:
     """Asks Cedar, with the reading teams and labels from the registry's table."""

@@ -1,0 +1,1 @@
+"""The content-addressed storage that stock clients upload to, and read very large files from."""

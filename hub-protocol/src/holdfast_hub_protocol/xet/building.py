@@ -1,0 +1,129 @@
+"""Building files from xorbs: what a shard lists becomes plain blobs, checked by SHA-256.
+
+Files are built when their shard comes, not when they are committed: the client waits for the
+answer to a shard without a time limit and shows what is wrong with it, while a commit must be
+quick and holds the branch. It also means that a commit takes xet and LFS uploads alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+from holdfast_hub_protocol.blobs import DigestMismatchError
+from holdfast_hub_protocol.xet.errors import MissingXorbError, XetError
+from holdfast_hub_protocol.xet.hashing import range_hash, to_hex
+from holdfast_hub_protocol.xet.xorbs import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from holdfast_hub_protocol.blobs import BlobStorage, Content, Incoming
+    from holdfast_hub_protocol.xet.shards import ShardFile, Term
+    from holdfast_hub_protocol.xet.staged import Epoch
+    from holdfast_hub_protocol.xet.xorbs import XorbIndex
+
+_BUFFER: Final = 1 << 20
+_INDEXES: Final = 64  # about 40 KB each
+
+
+class Builder:
+    """Builds the files of one shard; not for several threads."""
+
+    def __init__(self, epoch: Epoch, blobs: BlobStorage, progress: Callable[[int], None]) -> None:
+        self._epoch = epoch
+        self._blobs = blobs
+        self._progress = progress
+        self._indexes: dict[bytes, XorbIndex] = {}
+        self._offsets: dict[bytes, list[int]] = {}
+        self._buffer = memoryview(bytearray(_BUFFER))
+
+    def check(self, file: ShardFile) -> None:
+        """Raise XetError unless every run of chunks is here and is the one that is meant."""
+        for term, proof in file.terms():
+            index = self._index(term.xorb)
+            offsets = self._offsets[term.xorb]
+            if term.end > len(index) or offsets[term.end] - offsets[term.start] != term.length:
+                raise XetError(f"a file names chunks that xorb {to_hex(term.xorb)} does not have")
+            if proof is not None and range_hash(index.range_hashes(term.start, term.end)) != proof:
+                raise XetError(f"a file names other chunks than xorb {to_hex(term.xorb)} has")
+
+    def build(self, file: ShardFile) -> Content:
+        """Make the file a blob; XetError, and no blob, if it is not what the shard says."""
+        segments: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
+        with self._blobs.receive(file.size) as incoming:
+            for term, _ in file.terms():
+                segments[term.xorb].append((term.start, term.end, incoming.size))
+                self._copy(term, incoming)
+            try:
+                content = incoming.keep(file.sha256)
+            except DigestMismatchError as error:
+                raise XetError(f"a file is not what the shard says: {error}") from error
+        self._epoch.note(
+            {
+                xorb: [Segment(start, end, content.sha256, offset) for start, end, offset in runs]
+                for xorb, runs in segments.items()
+            }
+        )
+        return content
+
+    def _copy(self, term: Term, incoming: Incoming) -> None:
+        with ExitStack() as opened:
+            for descriptor, offset, length in self._sources(term, opened):
+                self._copy_run(descriptor, offset, length, incoming)
+
+    def _sources(self, term: Term, opened: ExitStack) -> Iterator[tuple[int, int, int]]:
+        """Yield where a run of chunks lies: open files, with an offset and a length each."""
+        offsets = self._offsets_of(term.xorb)
+        staged = self._epoch.open_data(term.xorb)
+        if staged is not None:
+            opened.callback(os.close, staged)
+            yield staged, offsets[term.start], term.length
+            return
+        # Another shard may have moved it to a blob since the index was read.
+        position = term.start
+        for segment in self._epoch.index(term.xorb).segments:
+            if segment.start <= position < segment.end:
+                end = min(segment.end, term.end)
+                where = segment.offset + offsets[position] - offsets[segment.start]
+                with _in_blob(self._blobs, segment.sha256) as descriptor:
+                    yield descriptor, where, offsets[end] - offsets[position]
+                position = end
+            if position == term.end:
+                return
+        raise MissingXorbError(f"xorb {to_hex(term.xorb)} is not here any more")
+
+    def _copy_run(self, descriptor: int, offset: int, length: int, incoming: Incoming) -> None:
+        while length:
+            read = os.preadv(descriptor, [self._buffer[: min(length, _BUFFER)]], offset)
+            if read == 0:
+                raise MissingXorbError("the content of a xorb is cut off")
+            incoming.write(self._buffer[:read])
+            self._progress(read)
+            offset += read
+            length -= read
+
+    def _index(self, xorb: bytes) -> XorbIndex:
+        if xorb not in self._indexes:
+            if len(self._indexes) == _INDEXES:
+                self._indexes.clear()
+                self._offsets.clear()
+            self._indexes[xorb] = self._epoch.index(xorb)
+            self._offsets[xorb] = self._indexes[xorb].offsets()
+        return self._indexes[xorb]
+
+    def _offsets_of(self, xorb: bytes) -> list[int]:
+        self._index(xorb)
+        return self._offsets[xorb]
+
+
+@contextmanager
+def _in_blob(blobs: BlobStorage, sha256: str) -> Iterator[int]:
+    try:
+        file = blobs.open(sha256)
+    except FileNotFoundError:
+        raise MissingXorbError("a blob with chunks of this upload is not here any more") from None
+    with file:
+        yield file.fileno()

@@ -1,0 +1,11 @@
+"""What goes wrong with what a client sends."""
+
+from __future__ import annotations
+
+
+class XetError(Exception):
+    """A xorb or shard that is malformed, past a limit, or not what it claims; nothing is kept."""
+
+
+class MissingXorbError(XetError):
+    """A shard that builds a file from a xorb which is not here, or no longer."""
