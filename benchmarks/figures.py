@@ -35,9 +35,9 @@ class Times:
 class Figure:
     """One published figure; `value` is None where it could not be measured.
 
-    `unit` is "s" or "ratio"; `baseline` says in words what the value was held against in the same
-    run, with its own reading; `at_most` is the goal, where there is one. `conclusive` is false
-    where this reading cannot judge the goal, and `baseline` then says why.
+    `unit` is "s", "ratio" or another word; `baseline` says in words what the value was held against
+    in the same run, with its own reading; `at_most` or `at_least` is the goal, where there is one.
+    `conclusive` is false where this reading cannot judge the goal, and `baseline` then says why.
     """
 
     name: str
@@ -46,10 +46,13 @@ class Figure:
     baseline: str
     at_most: float | None = None
     conclusive: bool = True
+    at_least: float | None = None
 
     @property
     def goal(self) -> str | None:
         """The goal as people read it."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
         return None if self.at_most is None else f"<= {self.at_most:g}"
 
     @property
@@ -57,14 +60,16 @@ class Figure:
         """Whether the goal is met; None without a goal or a verdict; unmeasured never holds."""
         if self.value is None:
             return False
-        if self.at_most is None or not self.conclusive:
+        if self.goal is None or not self.conclusive:
             return None
-        return self.value <= self.at_most
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        return self.at_most is not None and self.value <= self.at_most
 
     @property
     def verdict(self) -> str:
         """What `holds` says, for people."""
-        if self.value is not None and self.at_most is not None and not self.conclusive:
+        if self.value is not None and self.goal is not None and not self.conclusive:
             return "inconclusive"
         return {True: "yes", False: "NO", None: "-"}[self.holds]
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 import yaml
-from figures import Figure, Times, as_json, as_table, ratio, seconds
-from rich.console import Console
+from figures import Figure, Times, ratio, seconds
+from running import take, tell
 from workshop import (
     HOSTS,
     ONE,
@@ -243,35 +242,15 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Figure]]] = {
 @click.option("--keep", is_flag=True, help="Leave the labs that stand at the end.")
 def main(*, as_data: bool, only: tuple[str, ...], keep: bool) -> None:
     """Measure and print; exit 1 when something could not be measured, whatever the goals say."""
-    signal.signal(signal.SIGTERM, _stop)
     bench = Bench()
-    figures: list[Figure] = []
-    whole = True
     try:
-        for name, measure in MEASUREMENTS.items():
-            if only and name not in only:
-                continue
-            say(f"{time.strftime('%H:%M:%S')} {name}: {load()}")
-            try:
-                figures += measure(bench)
-            except NotMeasuredError as problem:
-                say(f"  not measured: {problem}", markup=False)
-                figures.append(Figure(name, None, "", str(problem)))
-                whole = False
+        taken = {name: partial(measure, bench) for name, measure in MEASUREMENTS.items()}
+        figures, whole = take(taken, only)
     finally:
         if not keep:
             bench.down(*HOSTS)
-    Console(width=None if sys.stdout.isatty() else 150).print(
-        as_table(f"At the end {load()}", figures)
-    )
-    if as_data:
-        print(as_json(figures))
+    tell(figures, as_data=as_data)
     sys.exit(0 if whole else 1)
-
-
-def _stop(signum: int, _: object) -> NoReturn:
-    """Turn a termination into an exception, so that the labs are taken down."""
-    sys.exit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,19 @@ def test_a_goal_holds_or_not_and_what_was_not_measured_never_does(
     assert ("not measured" in row) is (value is None)
 
 
+@pytest.mark.parametrize(
+    ("value", "holds", "word"), [(0.9, True, "yes"), (0.89, False, "NO"), (None, False, "NO")]
+)
+def test_a_goal_may_also_be_the_least(
+    figures: ModuleType, value: float | None, *, holds: bool, word: str
+) -> None:
+    figure = figures.Figure("get-full", value, "ratio", "plain nginx", at_least=0.9)
+    assert figure.as_data()["goal"] == ">= 0.9"
+    assert figure.holds is holds
+    row = next(line for line in drawn(figures, figure).splitlines() if "get-full" in line)
+    assert [cell.strip() for cell in row.split("│")][-2] == word
+
+
 def test_a_goal_that_the_reading_cannot_judge_is_neither_met_nor_missed(
     figures: ModuleType,
 ) -> None:
