@@ -72,7 +72,14 @@ def test_a_site_is_set_up_used_and_cleared(trust: Command) -> None:
     }
     assert trust.json("service", "add", "gateway")["changed"]
     assert trust.json("team", "member", "add", "research", "gateway")["changed"]
-    assert trust.json("team", "list") == [{"name": "research", "members": ["ada", "gateway"]}]
+    assert trust.json("team", "list") == [
+        {
+            "name": "research",
+            "members": ["ada", "gateway"],
+            "roles": {"ada": "read", "gateway": "read"},
+        }
+    ]
+    assert trust.json("team", "member", "add", "research", "gateway", "--role", "write")["changed"]
     assert trust.json("team", "member", "remove", "research", "gateway")["changed"]
     issued = trust.json("token", "issue", "ada", "--name", "laptop", "--expires", "12h")
     store = TrustStore(trust.url, cache_seconds=0)
@@ -97,7 +104,7 @@ def test_a_site_is_set_up_used_and_cleared(trust: Command) -> None:
     # House rule: an event that is not documented fails.
     text = (DOCS / "identity.md").read_text(encoding="utf-8")
     done = {record["event"]["action"] for record in read(trust.ledger)}
-    assert len(done) == 13
+    assert len(done) == 14
     assert {action for action in done if f"`{action}`" not in text} == set()
 
 
@@ -159,34 +166,106 @@ def test_a_token_file_is_written_once_and_again_only_when_it_no_longer_holds(
     }
     assert path.read_text() == secret
 
-    def must_reissue(reason: str) -> None:
+    trust.run("token", "revoke", first["token_id"])
+    second = trust.json(*issue)
+    assert second["changed"], "a revoked one is replaced"
+    assert path.read_text() != secret
+
+    def must_ask_first(reason: str) -> None:
         before = path.read_text() if path.exists() else ""
-        assert trust.json(*issue)["changed"], reason
+        assert "has a valid token 'unit'" in trust.run(*issue, code=1).stderr, reason
+        assert trust.json("token", "list", "gateway")[-1]["state"] == "valid"
+        assert trust.json(*issue, "--rotate")["changed"], reason
         assert path.read_text() != before, reason
         assert not trust.json(*issue)["changed"], reason
 
-    trust.run("token", "revoke", first["token_id"])
-    must_reissue("revoked")
     path.unlink()
-    must_reissue("file gone")
+    must_ask_first("file gone")
     path.write_text("torn")
-    must_reissue("file torn")
+    must_ask_first("file torn")
     path.write_text(trust.json("token", "issue", "registry", "--name", "unit")["token"])
-    must_reissue("another's token")
+    must_ask_first("another's token")
     path.write_text(trust.json("token", "issue", "gateway", "--name", "other")["token"])
-    must_reissue("another name's token")
-    assert trust.json(*issue, "--rotate")["changed"]
+    must_ask_first("another name's token")
+    assert [each.name for each in tmp_path.glob(".*.new")] == []
 
 
-def test_a_token_file_that_cannot_be_written_says_so_and_the_next_run_mends_it(
+def test_a_new_file_does_not_end_a_token_that_works_elsewhere(
+    sqlite: Command, tmp_path: Path
+) -> None:
+    sqlite.run("user", "add", "ada")
+    issue = ("token", "issue", "ada", "--output")
+    sqlite.run(*issue, str(tmp_path / "first"))
+    refused = sqlite.run(*issue, str(tmp_path / "second"), code=1)
+    assert "--rotate" in refused.stderr
+    assert not (tmp_path / "second").exists()
+    store = TrustStore(sqlite.url)
+    assert store.authenticate((tmp_path / "first").read_text().strip())
+    store.close()
+
+
+def test_where_a_token_file_cannot_be_written_no_token_is_issued(
     sqlite: Command, tmp_path: Path
 ) -> None:
     sqlite.run("service", "add", "gateway")
     path = tmp_path / "missing" / "token"
     done = sqlite.run("token", "issue", "gateway", "--output", str(path), code=1)
-    assert "could not be written" in done.stderr
+    assert "no token was issued" in done.stderr
+    assert sqlite.json("token", "list") == []
     path.parent.mkdir()
     assert sqlite.json("token", "issue", "gateway", "--output", str(path))["changed"]
+
+
+def test_a_token_lost_on_its_way_to_the_file_says_how_to_go_on(
+    sqlite: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == ".token.new":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    sqlite.run("service", "add", "gateway")
+    monkeypatch.setattr(Path, "replace", full)
+    done = sqlite.run("token", "issue", "gateway", "--output", str(tmp_path / "token"), code=1)
+    assert "a token was issued and lost" in done.stderr
+    assert "--rotate" in done.stderr
+
+
+def test_a_token_is_bound_to_verbs_teams_and_repositories(trust: Command) -> None:
+    trust.run("team", "add", "research")
+    trust.run("user", "add", "ada", "--team", "research")
+    issue = ("token", "issue", "ada", "--name", "ci")
+    bounds = ("--verb", "write", "--verb", "infer", "--team", "research", "--repo", "Research/Tiny")
+    scope = {"verbs": ["write", "infer"], "teams": ["research"], "repositories": ["research/tiny"]}
+    assert trust.json(*issue, *bounds)["scope"] == scope
+    assert trust.json("token", "list")[0]["scope"] == scope
+    listed = trust.run("token", "list").stdout
+    assert "verbs=write,infer teams=research repositories=research/tiny" in listed
+    assert trust.json(*issue, "--rotate")["scope"] == scope, "rotating gives no more than before"
+    narrower = trust.json(*issue, "--rotate", "--verb", "read")["scope"]
+    assert narrower == {"verbs": ["read"]}
+    assert trust.json("token", "issue", "ada")["scope"] == {}
+    assert trust.run("token", "list").stdout.splitlines()[-1].endswith("all")
+    assert trust.json("token", "issue", "ada", "--name", "own", "--team", "ada")["changed"]
+
+
+def test_a_member_has_a_role_that_can_be_changed(trust: Command) -> None:
+    trust.run("team", "add", "research")
+    trust.run("user", "add", "ada")
+    add = ("team", "member", "add", "research", "ada")
+    assert trust.json(*add)["role"] == "read"
+    assert trust.json(*add, "--role", "write") == {
+        "changed": True,
+        "team": "research",
+        "principal": "ada",
+        "role": "write",
+    }
+    assert trust.json(*add)["role"] == "write", "asking for no role changes none"
+    assert not trust.json(*add, "--role", "write")["changed"]
+    assert "ada:write" in trust.run("team", "list").stdout
+    assert "research:write" in trust.run("user", "list").stdout
 
 
 @pytest.mark.parametrize(
@@ -202,6 +281,9 @@ def test_a_token_file_that_cannot_be_written_says_so_and_the_next_run_mends_it(
         (["token", "issue", "ada", "--expires", "soon"], 2, "not like 90d"),
         (["init", "--reader", "gateway"], 1, "only be named for PostgreSQL"),
         (["ledger", "verify", "nowhere"], 1, "public key cannot be read"),
+        (["token", "issue", "ada", "--verb", "fly"], 2, "'fly' is not one of"),
+        (["token", "issue", "ada", "--repo", "research"], 1, "org/* for all of org"),
+        (["team", "member", "add", "none", "ada", "--role", "king"], 2, "'king' is not one of"),
         (["nonsense"], 2, "No such command"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,10 @@ import cedarpy
 import pytest
 
 import holdfast_profiles
-from holdfast_trust.decisions import ACTIONS, Decisions, Resource
+from holdfast_trust.decisions import ACTIONS, ON_REPOSITORIES, Decisions, Resource
 from holdfast_trust.errors import TrustError
-from holdfast_trust.principals import Principal
+from holdfast_trust.principals import ROLES, Principal, Role
+from holdfast_trust.scopes import VERBS, checked_scope, read_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 LABELS = {"jurisdiction": "de", "classification": "internal"}
 ADA = Principal(1, "user", "ada", ("research",))
 MODEL = Resource("model", "org/name", ("research",), LABELS)
-PLATFORM = Resource("platform", "site")
+DATASET = Resource("dataset", "org/name", ("research",), LABELS)
+OWNED = Resource("model", "research/name", (), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +39,36 @@ def principal(kind: str, *teams: str) -> Principal:
     return Principal(7, kind, "somebody", teams)  # type: ignore[arg-type]  # from test tables
 
 
+def member(role: Role, team: str = "research", **more: Any) -> Principal:
+    return Principal(2, "user", "bea", (team,), roles={team: role, "bea": "admin"}, **more)
+
+
 @pytest.mark.parametrize(
     ("kind", "team", "action", "resource", "allowed"),
     [
         ("user", "research", "model:read", MODEL, True),
+        ("user", "research", "model:discover", MODEL, True),
         ("service", "research", "model:read", MODEL, True),
+        ("user", "research", "dataset:read", DATASET, True),
         ("user", "research", "model:infer", MODEL, True),
-        ("user", "research", "model:import", MODEL, False),
-        ("user", "research", "admin:write", PLATFORM, False),
         ("user", "other", "model:read", MODEL, False),
+        ("user", "other", "model:discover", MODEL, False),
+        ("user", "other", "dataset:read", DATASET, False),
         ("user", "other", "model:infer", MODEL, False),
         ("service", "serving", "model:read", MODEL, True),
+        ("service", "serving", "dataset:read", DATASET, False),
         ("service", "serving", "model:infer", MODEL, False),
         ("user", "serving", "model:read", MODEL, False),
-        ("user", "operators", "model:import", MODEL, True),
-        ("user", "operators", "admin:write", PLATFORM, True),
         ("user", "operators", "model:read", MODEL, False),
         ("user", "operators", "model:infer", MODEL, False),
+        ("user", "operators", "model:admin", MODEL, False),
+        ("user", "operators", "model:approve", MODEL, True),
+        ("service", "operators", "model:approve", MODEL, False),
+        ("user", "reviewers", "model:approve", MODEL, True),
+        ("user", "reviewers", "model:read", MODEL, True),
+        ("user", "reviewers", "model:write", MODEL, False),
+        ("user", "reviewers", "dataset:read", DATASET, False),
+        ("user", "research", "model:approve", MODEL, False),
     ],
 )
 def test_who_may_do_what(  # noqa: PLR0913 - a row of the table has six cells
@@ -64,25 +80,158 @@ def test_who_may_do_what(  # noqa: PLR0913 - a row of the table has six cells
     assert decision.policy_version == decisions.version
 
 
+WHAT_A_ROLE_MAY = {
+    "read": {"discover", "read"},
+    "contribute": {"discover", "read", "contribute"},
+    "write": {"discover", "read", "contribute", "write", "create"},
+    "admin": {"discover", "read", "contribute", "write", "create", "admin"},
+}
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_includes_those_before_it(decisions: Decisions, kind: str, role: Role) -> None:
+    def may(resource: Resource) -> set[str]:
+        return {
+            verb
+            for verb in ON_REPOSITORIES
+            if decisions.decide(member(role), f"{kind}:{verb}", resource).allowed
+        }
+
+    owned = replace(OWNED, kind=kind)  # type: ignore[arg-type]  # from the table
+    assert may(owned) == WHAT_A_ROLE_MAY[role]
+    assert may(replace(owned, id="bea/own")) == set(ON_REPOSITORIES), "a namespace of one's own"
+    assert may(replace(owned, id="ada/own")) == set()
+    opened = may(replace(owned, id="elsewhere/name", team_readers=("research",)))
+    assert opened == WHAT_A_ROLE_MAY[role] - {"write", "create", "admin"}
+
+
+def test_what_is_not_private_is_everybodys_to_read_unless_its_label_is_strict(
+    decisions: Decisions,
+) -> None:
+    opened = Resource("model", "org/name", (), LABELS, private=False)
+    stranger = principal("user", "other")
+    assert decisions.decide(stranger, "model:read", opened).policies == ("repository.open",)
+    assert not decisions.decide(stranger, "model:contribute", opened).allowed
+    assert not decisions.decide(stranger, "model:read", replace(opened, private=True)).allowed
+    for strict in ("confidential", "secret", "Internal"):
+        labelled = replace(opened, labels=LABELS | {"classification": strict})
+        assert not decisions.decide(stranger, "model:read", labelled).allowed
+
+
+def test_a_gated_repository_is_discovered_by_readers_and_read_by_who_was_let_in(
+    decisions: Decisions,
+) -> None:
+    gated = Resource("model", "org/name", ("research",), LABELS, private=False, gated=True)
+    for reader in (ADA, principal("user", "other"), principal("user", "reviewers")):
+        assert decisions.decide(reader, "model:discover", gated).allowed
+        refused = decisions.decide(reader, "model:read", gated)
+        assert refused.policies == ("repository.gated",)
+        assert decisions.decide(reader, "model:read", gated, admitted=True).allowed
+    closed = replace(gated, private=True)
+    assert not decisions.decide(
+        principal("user", "other"), "model:read", closed, admitted=True
+    ).allowed, "being let in opens the gate, not the repository"
+    for exempt in (principal("user", "org"), principal("service", "serving")):
+        assert decisions.decide(exempt, "model:read", gated).allowed
+    own = replace(gated, id="bea/name", team_readers=())
+    assert decisions.decide(member("read"), "model:read", own).allowed
+
+
+@pytest.mark.parametrize(
+    ("verbs", "left"),
+    [
+        (("read",), {"discover", "read"}),
+        (("contribute",), {"discover", "read", "contribute"}),
+        (("write",), {"discover", "read", "contribute", "write", "create"}),
+        (("admin",), {*ON_REPOSITORIES, "approve"}),
+        (("infer",), {"infer"}),
+        (("read", "infer"), {"discover", "read", "infer"}),
+        ((), {*ON_REPOSITORIES, "approve", "infer"}),
+    ],
+)
+def test_a_token_carries_the_verbs_it_was_given(
+    decisions: Decisions, verbs: tuple[str, ...], left: set[str]
+) -> None:
+    everything = Principal(
+        2,
+        "user",
+        "bea",
+        ("operators", "research"),
+        roles={"research": "admin", "operators": "read"},
+        scope=checked_scope(verbs),
+    )
+    resource = replace(OWNED, team_readers=("research",))
+    allowed = {
+        action.partition(":")[2]
+        for action in ACTIONS
+        if action.startswith("model:") and decisions.decide(everything, action, resource).allowed
+    }
+    assert allowed == left
+
+
+@pytest.mark.parametrize(
+    ("repositories", "name", "allowed"),
+    [
+        (("research/name",), "research/name", True),
+        (("research/name",), "research/Name", True),
+        (("Research/Name",), "research/name", True),
+        (("research/*",), "research/name", True),
+        (("research/name",), "research/other", False),
+        (("researchers/*",), "research/name", False),
+        (("other/*",), "research/name", False),
+        (("other/*", "research/name"), "research/name", True),
+    ],
+)
+def test_a_token_reaches_the_repositories_it_names(
+    decisions: Decisions, repositories: tuple[str, ...], name: str, *, allowed: bool
+) -> None:
+    bound = member("admin", scope=checked_scope(repositories=repositories))
+    for opened in (True, False):
+        resource = replace(OWNED, id=name, private=opened)
+        for verb in ON_REPOSITORIES:
+            decision = decisions.decide(bound, f"model:{verb}", resource)
+            assert decision.allowed is allowed
+            if not allowed:
+                assert decision.policies == ("token.other-repository",)
+
+
+def test_a_token_never_carries_more_than_its_owner_may(decisions: Decisions) -> None:
+    wide = checked_scope(VERBS, ["org"], ["org/*"])
+    stranger = Principal(7, "user", "somebody", ("other",), scope=wide)
+    for action in ACTIONS:
+        kind = action.partition(":")[0]
+        resource = replace(MODEL, kind=kind)  # type: ignore[arg-type]  # model or dataset
+        assert not decisions.decide(stranger, action, resource).allowed
+
+
+def test_a_scope_that_cannot_be_understood_permits_nothing(decisions: Decisions) -> None:
+    broken = member("admin", scope=read_scope("{"))
+    for verb in ON_REPOSITORIES:
+        assert not decisions.decide(broken, f"model:{verb}", OWNED).allowed
+
+
 def test_a_decision_names_its_grounds(decisions: Decisions) -> None:
     decision = decisions.decide(ADA, "model:read", MODEL)
-    assert decision.policies == ("model.team-reads",)
-    assert decision.reason == "permitted by model.team-reads"
+    assert decision.policies == ("repository.readers-read",)
+    assert decision.reason == "permitted by repository.readers-read"
     assert decisions.decide(principal("user"), "model:read", MODEL).reason == "no policy permits it"
 
 
 @pytest.mark.parametrize("action", ["", "model:delete", "model:read ", "MODEL:READ", 'x"::y', "\n"])
 def test_an_unknown_action_is_denied(decisions: Decisions, action: str) -> None:
-    for resource in (MODEL, PLATFORM):
+    for resource in (MODEL, DATASET):
         decision = decisions.decide(principal("user", "operators", "research"), action, resource)
         assert not decision.allowed
-        assert "is not declared in the schema" in decision.reason
+        assert "does not exist in the supplied schema" in decision.reason
 
 
 def test_an_action_on_the_wrong_kind_of_thing_is_denied(decisions: Decisions) -> None:
     everyone = principal("user", "operators", "research")
-    assert not decisions.decide(everyone, "admin:write", MODEL).allowed
-    assert not decisions.decide(everyone, "model:read", PLATFORM).allowed
+    assert not decisions.decide(everyone, "dataset:read", MODEL).allowed
+    assert not decisions.decide(everyone, "model:read", DATASET).allowed
+    for group in ON_REPOSITORIES:
+        assert not decisions.decide(everyone, group, MODEL).allowed, "a group is no action"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +245,10 @@ def test_an_action_on_the_wrong_kind_of_thing_is_denied(decisions: Decisions) ->
     ],
 )
 def test_an_unlabelled_model_is_denied_to_all(decisions: Decisions, labels: dict[str, str]) -> None:
-    resource = Resource("model", "org/name", ("research",), labels)
-    for somebody in (ADA, principal("service", "serving"), principal("user", "operators")):
+    for somebody in (ADA, member("admin", "org"), principal("service", "serving")):
         for action in ACTIONS:
+            kind = action.partition(":")[0]
+            resource = Resource(kind, "org/name", ("research",), labels, private=False)  # type: ignore[arg-type]  # model or dataset
             decision = decisions.decide(somebody, action, resource)
             assert not decision.allowed
             assert decision.reason.startswith("unlabelled: org/name has no ")
@@ -112,7 +262,7 @@ def test_a_model_without_readers_is_nobodys(decisions: Decisions) -> None:
 def test_names_are_data_never_policy(decisions: Decisions, name: str) -> None:
     odd = Principal(1, "user", name, ("research",))
     assert decisions.decide(odd, "model:read", MODEL).allowed
-    assert not decisions.decide(odd, "model:import", MODEL).allowed
+    assert not decisions.decide(odd, "model:approve", MODEL).allowed
     named = Resource("model", name, ("research",), LABELS)
     assert decisions.decide(ADA, "model:read", named).allowed
 
@@ -127,6 +277,9 @@ def test_names_are_data_never_policy(decisions: Decisions, name: str) -> None:
         ),
         lambda folder: (folder / "extra.cedar").write_text(
             'permit (principal, action == Holdfast::Action::"model:delete", resource);'
+        ),
+        lambda folder: (folder / "extra.cedar").write_text(
+            'permit (principal, action, resource == Holdfast :: Model::"org/name");'
         ),
         lambda folder: (folder / "holdfast.cedarschema").write_text("namespace {"),
         lambda folder: (folder / "holdfast.cedarschema").unlink(),
@@ -193,29 +346,33 @@ def test_the_version_changes_with_every_byte_and_nothing_else(policies: Path) ->
 
 
 def test_the_schema_alone_denies_what_has_no_labels() -> None:
-    # Decisions asks first; this is what stands behind it for other users of the policy set.
+    # Decisions asks too; this is what stands behind it for other users of the policy set.
     folder = holdfast_profiles.folder("policy")
     schema = (folder / "holdfast.cedarschema").read_text(encoding="utf-8")
-    text = (folder / "models.cedar").read_text(encoding="utf-8")
+    text = (folder / "repositories.cedar").read_text(encoding="utf-8")
+    team = {"__entity": {"type": "Holdfast::Team", "id": "research"}}
+    roles: dict[str, object] = {"contributes": [], "writes": [], "administers": []}
+    shape = {"owner": team, "readers": [], "private": True, "gated": False}
+    shape |= {"name": "research/y", "namespace": "research/*"}
 
     def ask(attributes: dict[str, object]) -> cedarpy.AuthzResult:
-        readers = [{"__entity": {"type": "Holdfast::Team", "id": "research"}}]
         entities: list[dict[str, object]] = [
             {
                 "uid": {"type": "Holdfast::User", "id": "ada"},
-                "attrs": {},
+                "attrs": roles,
                 "parents": [{"type": "Holdfast::Team", "id": "research"}],
             },
             {
-                "uid": {"type": "Holdfast::Model", "id": "x/y"},
-                "attrs": {**attributes, "readers": readers},
+                "uid": {"type": "Holdfast::Model", "id": "research/y"},
+                "attrs": {**shape, **attributes},
                 "parents": [],
             },
         ]
         request = {
             "principal": {"type": "Holdfast::User", "id": "ada"},
             "action": {"type": "Holdfast::Action", "id": "model:read"},
-            "resource": {"type": "Holdfast::Model", "id": "x/y"},
+            "resource": {"type": "Holdfast::Model", "id": "research/y"},
+            "context": {"verbs": ["read"], "admitted": False},
         }
         return cedarpy.is_authorized(request, text, entities, schema)
 
@@ -231,7 +388,7 @@ def test_every_policy_has_a_name_of_its_own() -> None:
             text = file.read_text(encoding="utf-8")
             names += [line.split('"')[1] for line in text.splitlines() if line.startswith("@id(")]
             assert text.count("@id(") == text.count("permit (") + text.count("forbid (")
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names)) == 18
 
 
 def test_every_action_is_in_the_schema() -> None:
@@ -239,4 +396,4 @@ def test_every_action_is_in_the_schema() -> None:
         encoding="utf-8"
     )
     assert all(f'action "{action}"' in schema for action in ACTIONS)
-    assert schema.count("\n  action ") == len(ACTIONS)
+    assert schema.count('\n  action "') == len(ACTIONS)

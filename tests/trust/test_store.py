@@ -6,12 +6,13 @@ import time
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import event, insert, inspect, select, update
 
 from holdfast_trust import database, tokens
 from holdfast_trust.errors import TrustError
 from holdfast_trust.ledger import Ledger, read
 from holdfast_trust.principals import Principal
+from holdfast_trust.scopes import EVERYTHING, NOTHING, Scope, checked_scope, read_scope
 from holdfast_trust.store import TrustStore
 
 if TYPE_CHECKING:
@@ -83,6 +84,50 @@ def test_an_expired_token_is_refused_even_from_the_cache(database_url: str) -> N
     assert not store.still_valid(principal)
     assert store.tokens()[0]["state"] == "expired"
     store.close()
+
+
+def test_setting_the_clock_back_gives_no_token_a_longer_life(
+    store: TrustStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_user("ada")
+    issued = store.issue_token("ada", lifetime_seconds=1)
+    principal = store.authenticate(issued.secret)
+    assert principal is not None
+    time.sleep(max(0.0, (issued.expires_at or 0) - time.time()) + 0.01)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 60)
+    assert store.examine(issued.secret) == "expired"
+    assert not store.still_valid(principal)
+    monkeypatch.setattr(time, "time", lambda: real() + 10**9)
+    assert store.examine(issued.secret) == "expired"
+
+
+def test_a_clock_that_was_ahead_for_a_while_ends_nothing_for_good(
+    store: TrustStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_user("ada")
+    secret = store.issue_token("ada", lifetime_seconds=3600).secret
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 7200)
+    assert store.examine(secret) == "expired"
+    monkeypatch.setattr(time, "time", real)
+    assert store.authenticate(secret)
+
+
+def test_by_a_clock_before_its_issue_no_token_that_expires_holds(
+    store: TrustStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_user("ada")
+    expiring = store.issue_token("ada", "a", lifetime_seconds=3600)
+    endless = store.issue_token("ada", "b")
+    real = time.time
+    for behind, held in ((240, True), (360, False)):
+        monkeypatch.setattr(time, "time", lambda behind=behind: real() - behind)
+        restarted = TrustStore(database_url, cache_seconds=0)
+        found = restarted.examine(expiring.secret)
+        assert isinstance(found, Principal) if held else found == "early"
+        assert restarted.authenticate(endless.secret), "what never expires needs no clock"
+        restarted.close()
 
 
 def test_a_revoked_token_ends_at_once_where_it_was_revoked(store: TrustStore) -> None:
@@ -165,13 +210,124 @@ def test_adding_again_changes_nothing(store: TrustStore, ledger: Ledger) -> None
 def test_teams_are_joined_and_left(store: TrustStore) -> None:
     store.add_user("ada")
     assert store.add_member("research", "ada")
-    assert store.teams() == [{"name": "research", "members": ["ada"]}]
+    assert store.teams() == [{"name": "research", "members": ["ada"], "roles": {"ada": "read"}}]
     assert store.remove_member("research", "ada")
     assert not store.remove_member("research", "ada")
-    assert store.teams() == [{"name": "research", "members": []}]
+    assert store.teams() == [{"name": "research", "members": [], "roles": {}}]
     principal = store.authenticate(store.issue_token("ada").secret)
     assert principal is not None
     assert principal.teams == ()
+
+
+def test_a_role_is_given_kept_and_changed(store: TrustStore, ledger: Ledger) -> None:
+    store.add_team("alpha")
+    assert store.add_user("ada", {"research": "write", "alpha": None})
+    secret = store.issue_token("ada").secret
+
+    def roles() -> dict[str, str]:
+        principal = store.authenticate(secret)
+        assert principal is not None
+        return dict(principal.roles)
+
+    assert roles() == {"research": "write", "alpha": "read", "ada": "admin"}
+    assert not store.add_user("ada", ("research",)), "joining again takes no role away"
+    assert not store.add_member("research", "ada")
+    assert store.add_member("research", "ada", "contribute")
+    assert not store.set_role("research", "ada", "contribute")
+    assert store.set_role("research", "ada", "admin")
+    assert roles()["research"] == store.role_in("research", "ada") == "admin"
+    assert events(ledger).count("team.member.role") == 2
+    with pytest.raises(TrustError, match="no such role"):
+        store.add_member("research", "ada", "owner")  # type: ignore[arg-type]
+    store.add_user("ben")
+    with pytest.raises(TrustError, match="ben is not in research"):
+        store.set_role("research", "ben", "write")
+    assert store.role_in("research", "ben") is None
+
+
+def test_a_service_has_no_namespace_of_its_own(store: TrustStore) -> None:
+    store.add_service("gateway", ("research",))
+    principal = store.authenticate(store.issue_token("gateway").secret)
+    assert principal is not None
+    assert principal.roles == {"research": "read"}
+
+
+def test_nobody_shares_a_name_with_a_team(store: TrustStore) -> None:
+    for add in (store.add_user, store.add_service):
+        with pytest.raises(TrustError, match="there is a team 'research' already"):
+            add("research")
+    store.add_user("ada")
+    with pytest.raises(TrustError, match="there is a user or service 'ada' already"):
+        store.add_team("ada")
+
+
+def test_where_a_name_was_shared_the_team_owns_what_bears_it(store: TrustStore) -> None:
+    store.add_user("ada")
+    secret = store.issue_token("ada").secret
+    with store._engine.execution_options(writes=True).begin() as connection:
+        connection.execute(insert(database.teams).values(name="ada", created_at=0))
+    principal = store.authenticate(secret)
+    assert principal is not None
+    assert principal.roles == {}
+
+
+def test_a_token_counts_only_the_teams_it_is_bound_to(store: TrustStore) -> None:
+    store.add_team("alpha")
+    store.add_user("ada", {"research": "write", "alpha": "admin"})
+
+    def bound(*teams: str) -> Principal:
+        issued = store.issue_token("ada", rotate=True, scope=checked_scope(teams=teams))
+        found = store.authenticate(issued.secret)
+        assert found is not None
+        return found
+
+    assert bound("research").teams == ("research",)
+    assert bound("research").roles == {"research": "write"}
+    assert bound("ada").roles == {"ada": "admin"}
+    assert bound("ada", "alpha").roles == {"ada": "admin", "alpha": "admin"}
+    store.add_team("later")
+    assert bound("later").roles == {}
+    with pytest.raises(TrustError, match="no team 'nowhere'"):
+        bound("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "scope"),
+    [
+        (None, EVERYTHING),
+        ('{"verbs": ["read"]}', Scope(verbs=("read",))),
+        ("", NOTHING),
+        ("{", NOTHING),
+        ("{}", NOTHING),
+        ("[]", NOTHING),
+        ("3", NOTHING),
+        ('{"verbs": []}', NOTHING),
+        ('{"verbs": null}', NOTHING),
+        ('{"verbs": "read"}', NOTHING),
+        ('{"verbs": ["fly"]}', NOTHING),
+        ('{"verbs": ["read"], "hours": [9]}', NOTHING),
+        ('{"repositories": ["x"]}', NOTHING),
+        ('{"teams": [7]}', NOTHING),
+    ],
+)
+def test_a_stored_scope_is_what_it_says_or_nothing(text: str | None, scope: Scope) -> None:
+    assert read_scope(text) == scope
+
+
+def test_rotating_keeps_the_scope_and_giving_one_changes_it(store: TrustStore) -> None:
+    store.add_user("ada")
+    narrow = checked_scope(["read"], repositories=["a/b", "A/b", "c/*"])
+    assert store.issue_token("ada", scope=narrow).scope == narrow
+    assert narrow.repositories == ("a/b", "c/*")
+    assert store.issue_token("ada", rotate=True).scope == narrow
+    assert store.issue_token("ada", rotate=True, scope=EVERYTHING).scope == EVERYTHING
+    given = "sixteen-letters!"
+    assert store.issue_token("ada", secret=given, rotate=True, scope=narrow).changed
+    principal = store.authenticate(given)
+    assert principal is not None
+    assert store.issue_token("ada", secret=given, rotate=True, scope=EVERYTHING).changed
+    assert not store.issue_token("ada", secret=given, rotate=True, scope=EVERYTHING).changed
+    assert not store.still_valid(principal), "what was begun with other rights ends"
 
 
 def test_lists_tell_users_from_services(store: TrustStore) -> None:
@@ -310,11 +466,80 @@ def test_a_database_without_tables_names_the_command(database_url: str) -> None:
     store.close()
 
 
+OLD_SCHEMA = """
+CREATE TABLE trust_schema (version INTEGER NOT NULL PRIMARY KEY);
+INSERT INTO trust_schema VALUES (1);
+CREATE TABLE principal (id INTEGER NOT NULL PRIMARY KEY, kind VARCHAR(16) NOT NULL,
+  name VARCHAR(63) NOT NULL UNIQUE, generation INTEGER NOT NULL, created_at BIGINT NOT NULL,
+  disabled_at BIGINT);
+CREATE TABLE team (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(63) NOT NULL UNIQUE,
+  created_at BIGINT NOT NULL);
+CREATE TABLE membership (
+  principal_id INTEGER NOT NULL REFERENCES principal (id) ON DELETE CASCADE,
+  team_id INTEGER NOT NULL REFERENCES team (id) ON DELETE CASCADE,
+  PRIMARY KEY (principal_id, team_id));
+CREATE INDEX ix_membership_team_id ON membership (team_id);
+CREATE TABLE token (id VARCHAR(16) NOT NULL PRIMARY KEY,
+  principal_id INTEGER NOT NULL REFERENCES principal (id) ON DELETE CASCADE,
+  name VARCHAR(63) NOT NULL, digest VARCHAR(64) NOT NULL UNIQUE, last_four VARCHAR(4) NOT NULL,
+  generation INTEGER NOT NULL, principal_generation INTEGER NOT NULL, created_at BIGINT NOT NULL,
+  expires_at BIGINT, revoked_at BIGINT, UNIQUE (principal_id, name));
+INSERT INTO principal VALUES (1, 'user', 'ada', 1, 1700000000, NULL);
+INSERT INTO team VALUES (1, 'research', 1700000000);
+INSERT INTO membership VALUES (1, 1);
+"""  # as the first release made it, by way of SQLAlchemy
+
+
+def _columns(store: TrustStore) -> dict[str, set[tuple[str, bool]]]:
+    seen = inspect(store._engine)
+    return {
+        table: {(column["name"], column["nullable"]) for column in seen.get_columns(table)}
+        for table in seen.get_table_names()
+    }
+
+
+def test_a_database_of_the_first_release_is_brought_up_to_date(
+    database_url: str, tmp_path: Path
+) -> None:
+    with Ledger(tmp_path / "ledger") as ledger:
+        store = TrustStore(database_url, ledger=ledger, actor="tester")
+        secret = tokens.mint()
+        with store._engine.execution_options(writes=True).begin() as connection:
+            for statement in OLD_SCHEMA.split(";\n"):
+                if statement.strip():
+                    connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(
+                "INSERT INTO token VALUES ('abc', 1, 'laptop', "
+                f"'{tokens.digest(secret)}', 'wxyz', 1, 1, 1700000000, NULL, NULL)"
+            )
+        with pytest.raises(TrustError, match="cannot be used") as caught:
+            store.authenticate(secret)
+        assert caught.value.next_command.endswith(" init")
+        assert store.create_schema()
+        assert not store.create_schema()
+        ada = store.authenticate(secret)
+        assert ada is not None
+        assert (ada.teams, ada.roles, ada.scope) == (
+            ("research",),
+            {"research": "read", "ada": "admin"},
+            EVERYTHING,
+        )
+        assert store.add_member("research", "ada", "write")
+        assert store.issue_token("ada", "laptop", rotate=True, scope=checked_scope(["read"]))
+        assert events(ledger)[0] == "identity.init"
+        migrated = _columns(store)
+        with store._engine.execution_options(writes=True).begin() as connection:
+            database.metadata.drop_all(connection)
+        assert store.create_schema()
+        assert _columns(store) == migrated
+        store.close()
+
+
 def test_a_database_of_another_release_is_left_alone(store: TrustStore) -> None:
     assert not store.create_schema()
     with store._engine.execution_options(writes=True).begin() as connection:
         connection.execute(update(database.schema_version).values(version=99))
-    with pytest.raises(TrustError, match="has schema 99; this release knows 1"):
+    with pytest.raises(TrustError, match="has schema 99; this release knows 2"):
         store.create_schema()
 
 
@@ -348,7 +573,7 @@ def test_foreign_keys_hold_in_sqlite(tmp_path: Path) -> None:
     store = TrustStore(f"sqlite:///{tmp_path}/x.db")
     store.create_schema()
     with store._engine.connect() as connection, pytest.raises(Exception, match="FOREIGN KEY"):
-        connection.exec_driver_sql("INSERT INTO membership VALUES (7, 7)")
+        connection.exec_driver_sql("INSERT INTO membership VALUES (7, 7, 'read', '')")
     store.close()
     with sqlite3.connect(tmp_path / "x.db") as plain:
         assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     create_engine,
     event,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    update,
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -32,7 +34,16 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# What brings a database one version on; both databases understand it.
+_STEPS = {
+    1: (
+        "ALTER TABLE membership ADD COLUMN role VARCHAR(16) DEFAULT 'read' NOT NULL",
+        "ALTER TABLE membership ADD COLUMN origin VARCHAR(16) DEFAULT '' NOT NULL",
+        "ALTER TABLE token ADD COLUMN scope TEXT",
+    ),
+}
 
 metadata = MetaData()
 
@@ -63,6 +74,9 @@ memberships = Table(
     metadata,
     Column("principal_id", ForeignKey("principal.id", ondelete="CASCADE"), primary_key=True),
     Column("team_id", ForeignKey("team.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False, server_default="read"),
+    # 'site' where the site file gave it: only that may take it away again without being asked.
+    Column("origin", String(16), nullable=False, server_default=""),
 )
 
 tokens = Table(
@@ -80,6 +94,7 @@ tokens = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    Column("scope", Text),  # JSON of what it is bound to; null: all that its owner may
     UniqueConstraint("principal_id", "name"),
 )
 
@@ -158,7 +173,7 @@ def reader(engine: Engine) -> Engine:
 
 
 def create(engine: Engine, readers: tuple[str, ...] = ()) -> bool:
-    """Create the tables if they are missing; return whether they were.
+    """Create the tables if missing, bring older ones up to date; return whether it did either.
 
     `readers` are PostgreSQL roles that may read them (the registry's and the gateway's).
     """
@@ -170,7 +185,12 @@ def create(engine: Engine, readers: tuple[str, ...] = ()) -> bool:
                 metadata.create_all(connection)
                 connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
             version = connection.execute(select(schema_version.c.version)).scalar_one()
-            if version != SCHEMA_VERSION:
+            for step in range(version, SCHEMA_VERSION):
+                for statement in _STEPS[step]:
+                    connection.execute(text(statement))
+                connection.execute(update(schema_version).values(version=step + 1))
+                changed = True
+            if version > SCHEMA_VERSION:
                 raise TrustError(
                     f"the identity database has schema {version}; "
                     f"this release knows {SCHEMA_VERSION}",
@@ -209,7 +229,9 @@ def _grant(engine: Engine, connection: Connection, readers: tuple[str, ...]) -> 
 def unusable(engine: Engine, error: SQLAlchemyError) -> TrustError:
     """Return the error for people when the database does not answer as it should."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    missing = "no such table" in cause or ("relation" in cause and "does not exist" in cause)
+    # No tables, or those of an older release: the same command mends both.
+    missing = "no such table" in cause or "no such column" in cause
+    missing |= "does not exist" in cause and cause.startswith(("relation", "column"))
     url = engine.url.render_as_string()
     return TrustError(
         "the identity database cannot be used",

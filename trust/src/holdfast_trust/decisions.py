@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import cedarpy
 
 import holdfast_profiles
 from holdfast_trust.errors import TrustError
+from holdfast_trust.scopes import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
     from holdfast_trust.principals import Principal
 
-ACTIONS = ("model:read", "model:import", "model:infer", "admin:write")
+ON_REPOSITORIES: Final = ("discover", "read", "contribute", "write", "create", "admin")
+ACTIONS: Final = (
+    *(f"{kind}:{verb}" for kind in ("model", "dataset") for verb in ON_REPOSITORIES),
+    "model:approve",
+    "model:infer",
+)
 
-_NAMESPACE = "Holdfast"
-_TYPES = {"user": "User", "service": "Service", "model": "Model", "platform": "Platform"}
-_LABELS = ("jurisdiction", "classification")
+_NAMESPACE: Final = "Holdfast"
+_TYPES: Final = {"user": "User", "service": "Service", "model": "Model", "dataset": "Dataset"}
+_LABELS: Final = ("jurisdiction", "classification")
+_ONE_REPOSITORY: Final = re.compile(r'Holdfast\s*::\s*(Model|Dataset)\s*::\s*"')
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What is asked for. A model needs both labels, jurisdiction and classification."""
+    """A repository, `namespace/name`, there or to be made.
 
-    kind: Literal["model", "platform"]
+    It needs both labels, jurisdiction and classification. The namespace is the team that owns it,
+    or a user's name; `team_readers` are the teams it was opened to beside that.
+    """
+
+    kind: Literal["model", "dataset"]
     id: str
     team_readers: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    private: bool = True
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,8 @@ class Decisions:
 
     `version` is `sha256:` over the files. A policy that does not parse or does not fit the
     schema raises `TrustError` here: a service without sound policies does not start.
-    Safe to share between threads; nothing is kept from one decision to the next.
+    Policies that single out one repository are refused too: callers rely on alike repositories
+    being decided alike. Safe to share between threads; a decision rests on its arguments alone.
     """
 
     def __init__(self, policy_dir: Path | None = None) -> None:
@@ -65,27 +80,36 @@ class Decisions:
         result = cedarpy.validate_policies(policies, self._schema)
         if not result.validation_passed:
             raise _unsound(folder, "; ".join(str(each) for each in result.errors))
+        if one := _ONE_REPOSITORY.search(policies):
+            raise _unsound(
+                folder, f"a policy names one repository ({one[0]}…): use a label or team"
+            )
 
-    def decide(self, principal: Principal, action: str, resource: Resource) -> Decision:
-        """Decide; never raises."""
+    def decide(
+        self, principal: Principal, action: str, resource: Resource, *, admitted: bool = False
+    ) -> Decision:
+        """Decide; never raises. `admitted` tells that a gated repository let the principal in."""
         try:
-            return self._decide(principal, action, resource)
+            return self._decide(principal, action, resource, admitted=admitted)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._deny(f"the decision failed: {error}")
 
-    def _decide(self, principal: Principal, action: str, resource: Resource) -> Decision:
-        if resource.kind == "model":
-            missing = [label for label in _LABELS if not resource.labels.get(label)]
-            if missing:
-                return self._deny(f"unlabelled: {resource.id} has no {' and no '.join(missing)}")
+    def _decide(
+        self, principal: Principal, action: str, resource: Resource, *, admitted: bool
+    ) -> Decision:
         request = {
             "principal": _uid(_TYPES[principal.kind], principal.name),
             "action": _uid("Action", action),
             "resource": _uid(_TYPES[resource.kind], resource.id),
+            "context": _context(principal, admitted=admitted),
         }
         result = cedarpy.is_authorized(
             request, self._policies, json.dumps(_entities(principal, resource)), self._schema
         )
+        # Only now: a repository that lacks labels must take no less time than one that is absent.
+        missing = [label for label in _LABELS if not resource.labels.get(label)]
+        if missing:
+            return self._deny(f"unlabelled: {resource.id} has no {' and no '.join(missing)}")
         # Cedar leaves a policy that fails out and goes on: a failing forbid would let through.
         if result.diagnostics.errors:
             return self._deny(f"policy error: {'; '.join(result.diagnostics.errors)}")
@@ -111,18 +135,43 @@ def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": f"{_NAMESPACE}::{kind}", "id": name}
 
 
+def _teams(names: Iterable[str]) -> list[dict[str, dict[str, str]]]:
+    return [{"__entity": _uid("Team", name)} for name in names]
+
+
+def _context(principal: Principal, *, admitted: bool) -> dict[str, object]:
+    scope = principal.scope or EVERYTHING
+    context: dict[str, object] = {"verbs": list(scope.included), "admitted": admitted}
+    if scope.repositories is not None:
+        context["repositories"] = list(scope.repositories)
+    return context
+
+
 def _entities(principal: Principal, resource: Resource) -> list[dict[str, object]]:
-    attributes: dict[str, object] = {}
-    if resource.kind == "model":
-        attributes = {label: resource.labels[label] for label in _LABELS}
-        attributes["readers"] = [{"__entity": _uid("Team", team)} for team in resource.team_readers]
+    owner = resource.id.partition("/")[0]
     return [
         {
             "uid": _uid(_TYPES[principal.kind], principal.name),
-            "attrs": {},
+            "attrs": {
+                "contributes": _teams(principal.teams_with("contribute")),
+                "writes": _teams(principal.teams_with("write")),
+                "administers": _teams(principal.teams_with("admin")),
+            },
             "parents": [_uid("Team", team) for team in principal.teams],
         },
-        {"uid": _uid(_TYPES[resource.kind], resource.id), "attrs": attributes, "parents": []},
+        {
+            "uid": _uid(_TYPES[resource.kind], resource.id),
+            "attrs": {
+                "owner": _teams([owner])[0],
+                "readers": _teams(resource.team_readers),
+                "private": resource.private,
+                "gated": resource.gated,
+                **{label: resource.labels.get(label, "") for label in _LABELS},
+                "name": resource.id.lower(),
+                "namespace": f"{owner.lower()}/*",
+            },
+            "parents": [],
+        },
     ]
 
 

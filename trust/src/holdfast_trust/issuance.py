@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
@@ -15,7 +14,8 @@ from holdfast_trust.database import principals as principal_table
 from holdfast_trust.database import tokens as token_table
 from holdfast_trust.errors import TrustError
 from holdfast_trust.principals import checked_name
-from holdfast_trust.transactions import Transactions, find_principal, now, refusal
+from holdfast_trust.scopes import EVERYTHING, Scope, read_scope
+from holdfast_trust.transactions import Transactions, find_principal, find_team, now, refusal
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
@@ -33,13 +33,14 @@ class IssuedToken:
     name: str
     last_four: str
     expires_at: int | None
-    changed: bool  # False: this very secret was valid already
+    changed: bool  # False: this very secret was valid already, with this scope
+    scope: Scope = EVERYTHING
 
 
 class Issuance(Transactions):
     """The part of the store that hands tokens out and takes them back."""
 
-    def issue_token(
+    def issue_token(  # noqa: PLR0913 - one operation with all that it needs
         self,
         principal: str,
         name: str = "default",
@@ -47,11 +48,13 @@ class Issuance(Transactions):
         lifetime_seconds: int | None = None,
         rotate: bool = False,
         secret: str | None = None,
+        scope: Scope | None = None,
     ) -> IssuedToken:
         """Issue a token; its secret is in the answer and nowhere else.
 
         A name that has a valid token is refused unless `rotate`, which ends the old secret.
-        `secret` sets one chosen elsewhere (a seed file); at least 16 characters.
+        `secret` sets one chosen elsewhere (a seed file); at least 16 characters. `scope` bounds
+        it; None leaves a token that is rotated the bounds it had, and gives a new one none.
         """
         checked_name(name, "token")
         if secret is not None and len(secret) < SHORTEST_SECRET:
@@ -62,7 +65,9 @@ class Issuance(Transactions):
             )
         token = secret or tokens.mint()
         digest = tokens.digest(token)
-        expires_at = None if lifetime_seconds is None else ceil(time.time() + lifetime_seconds)
+        expires_at = (
+            None if lifetime_seconds is None else ceil(self._clock.now() + lifetime_seconds)
+        )
         with self._write() as change:
             owner = find_principal(change.connection, principal)
             if owner["disabled_at"] is not None:
@@ -84,7 +89,15 @@ class Issuance(Transactions):
                 "expires_at": expires_at,
                 "revoked_at": None,
             }
-            token_id, changed = _put_token(change.connection, owner, name, values, rotate=rotate)
+            old = _token_of(change.connection, owner, name)
+            kept = read_scope(old["scope"]) if scope is None and old is not None else EVERYTHING
+            bounds = scope or kept
+            _check_teams(change.connection, principal, bounds)
+            values["scope"] = bounds.as_text()
+            valid = old is not None and _is_valid(old, owner, self._clock.now())
+            token_id, changed = _put_token(
+                change.connection, owner, name, values, old, valid=valid, rotate=rotate
+            )
             if changed:
                 change.record(
                     "token.issue",
@@ -92,8 +105,11 @@ class Issuance(Transactions):
                     token=token_id,
                     name=name,
                     expires_at=expires_at,
+                    scope=bounds.as_dict(),
                 )
-        return IssuedToken(token_id, token, principal, name, token[-4:], expires_at, changed)
+        return IssuedToken(
+            token_id, token, principal, name, token[-4:], expires_at, changed, bounds
+        )
 
     def revoke_token(self, token_id: str) -> bool:
         """End a token; return whether it had not been revoked. Seen everywhere in a second."""
@@ -165,7 +181,7 @@ class Issuance(Transactions):
         return len(rows)
 
     def tokens(self, principal: str | None = None) -> list[dict[str, object]]:
-        """List tokens, never their secrets: id, principal, name, last_four, state, times."""
+        """List tokens, never their secrets: id, principal, name, last_four, state, scope, times."""
         statement = (
             select(
                 token_table,
@@ -182,13 +198,15 @@ class Issuance(Transactions):
             if principal:
                 find_principal(connection, principal)
             rows = connection.execute(statement).mappings().all()
+        at = self._clock.now()
         return [
             {
                 "id": row["id"],
                 "principal": row["owner"],
                 "name": row["name"],
                 "last_four": row["last_four"],
-                "state": refusal({**row, "generation": row["owner_generation"]}) or "valid",
+                "state": refusal({**row, "generation": row["owner_generation"]}, at) or "valid",
+                "scope": read_scope(row["scope"]).as_dict(),
                 "created_at": row["created_at"],
                 "expires_at": row["expires_at"],
             }
@@ -196,23 +214,34 @@ class Issuance(Transactions):
         ]
 
 
-def _put_token(
+def _token_of(connection: Connection, owner: RowMapping, name: str) -> RowMapping | None:
+    statement = select(token_table).where(
+        token_table.c.principal_id == owner["id"], token_table.c.name == name
+    )
+    return connection.execute(statement).mappings().first()
+
+
+def _is_valid(token: RowMapping, owner: RowMapping, at: float) -> bool:
+    judged = {**token, "generation": owner["generation"], "disabled_at": None}
+    return refusal(judged, at) is None
+
+
+def _check_teams(connection: Connection, principal: str, scope: Scope) -> None:
+    for team in scope.teams or ():
+        if team != principal:  # their personal namespace
+            find_team(connection, team)
+
+
+def _put_token(  # noqa: PLR0913 - a row, what it was, and what may be done to it
     connection: Connection,
     owner: RowMapping,
     name: str,
     values: dict[str, object],
+    old: RowMapping | None,
     *,
+    valid: bool,
     rotate: bool,
 ) -> tuple[str, bool]:
-    old = (
-        connection.execute(
-            select(token_table).where(
-                token_table.c.principal_id == owner["id"], token_table.c.name == name
-            )
-        )
-        .mappings()
-        .first()
-    )
     if old is None:
         token_id = secrets.token_hex(8)
         connection.execute(
@@ -221,8 +250,7 @@ def _put_token(
             )
         )
         return token_id, True
-    valid = refusal({**old, "generation": owner["generation"], "disabled_at": None}) is None
-    if valid and old["digest"] == values["digest"]:
+    if valid and old["digest"] == values["digest"] and old["scope"] == values["scope"]:
         return str(old["id"]), False
     if valid and not rotate:
         raise TrustError(

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from holdfast_trust.database import memberships
 from holdfast_trust.database import principals as principal_table
 from holdfast_trust.database import teams as team_table
 from holdfast_trust.errors import TrustError
-from holdfast_trust.principals import Kind, checked_name
+from holdfast_trust.principals import Kind, Role, checked_name, checked_role
 from holdfast_trust.transactions import Transactions, find_principal, find_team, now
 
 if TYPE_CHECKING:
-    from sqlalchemy import RowMapping
+    from sqlalchemy import RowMapping, Table
 
     from holdfast_trust.transactions import Change
+
+Teams = Iterable[str] | Mapping[str, Role | None]
 
 
 class Members(Transactions):
     """The part of the store that says who there is."""
 
-    def add_user(self, name: str, teams: tuple[str, ...] = ()) -> bool:
-        """Add a user to existing teams; return whether anything changed."""
+    def add_user(self, name: str, teams: Teams = ()) -> bool:
+        """Add a user to existing teams; return whether anything changed.
+
+        `teams` may give roles; one who is in a team keeps theirs unless another is given.
+        """
         return self._add_principal("user", name, teams)
 
-    def add_service(self, name: str, teams: tuple[str, ...] = ()) -> bool:
-        """Add a service to existing teams; return whether anything changed."""
+    def add_service(self, name: str, teams: Teams = ()) -> bool:
+        """Add a service to existing teams as `add_user` does; return whether anything changed."""
         return self._add_principal("service", name, teams)
 
     def add_team(self, name: str) -> bool:
@@ -37,14 +43,41 @@ class Members(Transactions):
             known = select(team_table.c.id).where(team_table.c.name == name)
             if change.connection.execute(known).first():
                 return False
+            _keep_apart(change, principal_table, name, "user or service")
             change.connection.execute(insert(team_table).values(name=name, created_at=now()))
             change.record("team.add", team=name)
         return True
 
-    def add_member(self, team: str, principal: str) -> bool:
-        """Put a principal in a team; return whether they were not in it."""
+    def add_member(self, team: str, principal: str, role: Role | None = None) -> bool:
+        """Put a principal in a team; return whether anything changed.
+
+        The role is `read` unless given; one who is in it keeps theirs unless another is given.
+        """
         with self._write() as change:
-            return self._join(change, team, find_principal(change.connection, principal))
+            return self._join(change, team, find_principal(change.connection, principal), role)
+
+    def set_role(self, team: str, principal: str, role: Role) -> bool:
+        """Give a member another role; return whether it is another. `TrustError` if no member."""
+        with self._write() as change:
+            found = find_principal(change.connection, principal)
+            team_id = find_team(change.connection, team)
+            if _membership(change, found, team_id) is None:
+                raise TrustError(
+                    f"{principal} is not in {team}",
+                    next_command=f"holdfast-trust team member add {team} {principal} --role {role}",
+                )
+            return self._join(change, team, found, role)
+
+    def role_in(self, team: str, principal: str) -> Role | None:
+        """Return a member's role, None for who is no member."""
+        statement = (
+            select(memberships.c.role)
+            .join(team_table, team_table.c.id == memberships.c.team_id)
+            .join(principal_table, principal_table.c.id == memberships.c.principal_id)
+            .where(team_table.c.name == team, principal_table.c.name == principal)
+        )
+        with self._read() as connection:
+            return cast("Role | None", connection.execute(statement).scalar())
 
     def remove_member(self, team: str, principal: str) -> bool:
         """Take a principal out of a team; return whether they were in it."""
@@ -90,9 +123,9 @@ class Members(Transactions):
             return cast("Kind", find_principal(connection, principal)["kind"])
 
     def principals(self, kind: Kind | None = None) -> list[dict[str, object]]:
-        """List principals by name: name, kind, teams, created_at, disabled."""
+        """List principals by name: name, kind, teams, roles, created_at, disabled."""
         statement = (
-            select(principal_table, team_table.c.name.label("team"))
+            select(principal_table, team_table.c.name.label("team"), memberships.c.role)
             .outerjoin(memberships, memberships.c.principal_id == principal_table.c.id)
             .outerjoin(team_table, team_table.c.id == memberships.c.team_id)
             .order_by(principal_table.c.name, team_table.c.name)
@@ -100,40 +133,46 @@ class Members(Transactions):
         if kind:
             statement = statement.where(principal_table.c.kind == kind)
         found: dict[str, dict[str, object]] = {}
-        belongs: dict[str, list[str]] = {}
+        belongs: dict[str, dict[str, str]] = {}
         with self._read() as connection:
             for row in connection.execute(statement).mappings():
-                belongs.setdefault(row["name"], []).extend([row["team"]] if row["team"] else [])
+                roles = belongs.setdefault(row["name"], {})
+                roles |= {row["team"]: row["role"]} if row["team"] else {}
                 found[row["name"]] = {
                     "name": row["name"],
                     "kind": row["kind"],
-                    "teams": belongs[row["name"]],
+                    "teams": list(roles),
+                    "roles": roles,
                     "created_at": row["created_at"],
                     "disabled": row["disabled_at"] is not None,
                 }
         return list(found.values())
 
     def teams(self) -> list[dict[str, object]]:
-        """List teams by name with their members' names."""
+        """List teams by name: name, members (their names), roles (of each)."""
         statement = (
-            select(team_table.c.name, principal_table.c.name.label("member"))
+            select(team_table.c.name, principal_table.c.name.label("member"), memberships.c.role)
             .outerjoin(memberships, memberships.c.team_id == team_table.c.id)
             .outerjoin(principal_table, principal_table.c.id == memberships.c.principal_id)
             .order_by(team_table.c.name, principal_table.c.name)
         )
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, str]] = {}
         with self._read() as connection:
-            for team, member in connection.execute(statement):
-                found.setdefault(team, []).extend([member] if member else [])
-        return [{"name": team, "members": members} for team, members in found.items()]
+            for team, member, role in connection.execute(statement):
+                found.setdefault(team, {}).update({member: role} if member else {})
+        return [
+            {"name": team, "members": list(roles), "roles": roles} for team, roles in found.items()
+        ]
 
-    def _add_principal(self, kind: Kind, name: str, teams: tuple[str, ...]) -> bool:
+    def _add_principal(self, kind: Kind, name: str, teams: Teams) -> bool:
         checked_name(name, kind)
+        roles = dict(teams) if isinstance(teams, Mapping) else dict.fromkeys(teams)
         with self._write() as change:
             statement = select(principal_table).where(principal_table.c.name == name)
             found = change.connection.execute(statement).mappings().first()
             changed = found is None
             if found is None:
+                _keep_apart(change, team_table, name, "team")
                 change.connection.execute(
                     insert(principal_table).values(
                         kind=kind, name=name, generation=1, created_at=now()
@@ -145,19 +184,47 @@ class Members(Transactions):
                 raise TrustError(
                     f"{name} is a {found['kind']} already", cause="names are shared by all kinds"
                 )
-            for team in teams:
-                changed = self._join(change, team, found) or changed
+            for team, role in roles.items():
+                changed = self._join(change, team, found, role) or changed
         return changed
 
-    def _join(self, change: Change, team: str, found: RowMapping) -> bool:
+    def _join(self, change: Change, team: str, found: RowMapping, role: Role | None) -> bool:
         team_id = find_team(change.connection, team)
-        inside = select(memberships.c.team_id).where(
-            and_(memberships.c.principal_id == found["id"], memberships.c.team_id == team_id)
-        )
-        if change.connection.execute(inside).first():
+        if role is not None:
+            checked_role(role)
+        held = _membership(change, found, team_id)
+        if held is None:
+            values = {"principal_id": found["id"], "team_id": team_id, "role": role or "read"}
+            change.connection.execute(insert(memberships).values(values))
+            change.record(
+                "team.member.add", team=team, principal=found["name"], role=role or "read"
+            )
+            return True
+        if role is None or role == held["role"]:
             return False
         change.connection.execute(
-            insert(memberships).values(principal_id=found["id"], team_id=team_id)
+            update(memberships)
+            .where(memberships.c.principal_id == found["id"], memberships.c.team_id == team_id)
+            .values(role=role)
         )
-        change.record("team.member.add", team=team, principal=found["name"])
+        change.record(
+            "team.member.role", team=team, principal=found["name"], role=role, before=held["role"]
+        )
         return True
+
+
+def _membership(change: Change, found: RowMapping, team_id: int) -> RowMapping | None:
+    statement = select(memberships).where(
+        memberships.c.principal_id == found["id"], memberships.c.team_id == team_id
+    )
+    return change.connection.execute(statement).mappings().first()
+
+
+def _keep_apart(change: Change, table: Table, name: str, other: str) -> None:
+    """Refuse a name that the other table has: both would own the namespace of that name."""
+    if change.connection.execute(select(table.c.id).where(table.c.name == name)).first():
+        raise TrustError(
+            f"there is a {other} {name!r} already",
+            cause="users, services and teams own what is stored under their name: "
+            "a name is one of theirs",
+        )

@@ -2,7 +2,8 @@
 
 teams: [research]
 users:
-  - {name: ada, teams: [research], tokens: [{name: laptop, secret: hft_...}]}
+  - {name: ada, teams: {research: write}, tokens: [{name: laptop, secret: hft_...}]}
+  - {name: ben, teams: [research], tokens: [{secret: hft_..., verbs: [read], repositories: [a/b]}]}
 services:
   - {name: serving-1, teams: [serving], tokens: [{name: default, secret: ...}]}
 """
@@ -15,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from holdfast_trust.errors import TrustError
+from holdfast_trust.principals import Role
+from holdfast_trust.scopes import Scope, checked_scope
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,21 +26,32 @@ if TYPE_CHECKING:
 
 
 class SeedToken(BaseModel):
-    """A token whose secret is given, at least 16 characters."""
+    """A token whose secret is given, at least 16 characters; its bounds are just those given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     secret: str = Field(min_length=16)
     name: str = "default"
+    verbs: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> Scope:
+        """The bounds; `TrustError` for what can be none."""
+        return checked_scope(self.verbs, self.teams, self.repositories)
 
 
 class SeedPrincipal(BaseModel):
-    """A user or a service; a team that is named here exists."""
+    """A user or a service; a team that is named here exists.
+
+    Teams are a list, which joins them with the role `read`, or team: role.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    teams: tuple[str, ...] = ()
+    teams: dict[str, Role] | tuple[str, ...] = ()
     tokens: tuple[SeedToken, ...] = ()
 
 
@@ -91,6 +105,8 @@ def apply(store: TrustStore, seed: Seed) -> bool:
         changed |= store.add_service(service.name, service.teams)
     for principal in (*seed.users, *seed.services):
         for token in principal.tokens:
-            issued = store.issue_token(principal.name, token.name, secret=token.secret, rotate=True)
+            issued = store.issue_token(
+                principal.name, token.name, secret=token.secret, rotate=True, scope=token.scope
+            )
             changed |= issued.changed
     return changed

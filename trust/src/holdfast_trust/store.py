@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from holdfast_trust import tokens
 from holdfast_trust.database import memberships
@@ -17,10 +17,16 @@ from holdfast_trust.database import tokens as token_table
 from holdfast_trust.errors import TrustError
 from holdfast_trust.issuance import Issuance, IssuedToken
 from holdfast_trust.members import Members
-from holdfast_trust.principals import Kind, Principal
+from holdfast_trust.principals import Kind, Principal, checked_role
+from holdfast_trust.scopes import read_scope
+from holdfast_trust.site_members import SiteMembers
 from holdfast_trust.transactions import Refusal, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, RowMapping
+
     from holdfast_trust.ledger import Ledger
 
 __all__ = ["LONGEST_CACHE_SECONDS", "IssuedToken", "Refusal", "TrustStore"]
@@ -29,13 +35,17 @@ LONGEST_CACHE_SECONDS = 1.0
 _CACHE_ENTRIES = 4096
 
 
+# A team of the user's own name (made before names were kept apart) owns what bears it.
+_namesake = exists().where(team_table.alias("namesake").c.name == principal_table.c.name)
+
+
 class _Cached(NamedTuple):
     principal: Principal
     until: float  # monotonic seconds
     expires_at: int | None  # Unix seconds
 
 
-class TrustStore(Members, Issuance):
+class TrustStore(Members, SiteMembers, Issuance):
     """The identity database at `url` (`sqlite:////file` or `postgresql+psycopg:///database`).
 
     With a `ledger`, each change is appended to it before the database commits: a change that
@@ -78,43 +88,21 @@ class TrustStore(Members, Issuance):
         cached = self._from_cache(digest)
         if cached:
             return cached
-        statement = (
-            select(
-                token_table.c.id.label("token_id"),
-                token_table.c.generation.label("token_generation"),
-                token_table.c.principal_generation,
-                token_table.c.expires_at,
-                token_table.c.revoked_at,
-                principal_table.c.id,
-                principal_table.c.kind,
-                principal_table.c.name,
-                principal_table.c.generation,
-                principal_table.c.disabled_at,
-                team_table.c.name.label("team"),
-            )
-            .join(principal_table, principal_table.c.id == token_table.c.principal_id)
-            .outerjoin(memberships, memberships.c.principal_id == principal_table.c.id)
-            .outerjoin(team_table, team_table.c.id == memberships.c.team_id)
-            .where(token_table.c.digest == digest)
-        )
-        with self._read() as connection:
-            rows = connection.execute(statement).mappings().all()
+        rows = self._holders(token_table.c.digest == digest)
         if not rows:
             return "mistyped" if tokens.mistyped(token) else "unknown"
         row = rows[0]
-        reason = refusal(row)
+        reason = refusal(row, self._clock.now())
         if reason:
             return reason
-        principal = Principal(
-            id=row["id"],
-            kind=cast("Kind", row["kind"]),
-            name=row["name"],
-            teams=tuple(sorted(each["team"] for each in rows if each["team"] is not None)),
-            token_id=row["token_id"],
-            generations=(row["generation"], row["token_generation"]),
-        )
+        principal = _principal(rows)
         self._remember(digest, principal, row["expires_at"])
         return principal
+
+    def recall(self, token_id: str) -> Principal | None:
+        """Return whom the token of this id proves now, or None: for what it once asked for."""
+        rows = self._holders(token_table.c.id == token_id)
+        return None if not rows or refusal(rows[0], self._clock.now()) else _principal(rows)
 
     def still_valid(self, principal: Principal) -> bool:
         """Say whether the proof behind `principal` still holds: for cutting long answers off."""
@@ -131,13 +119,43 @@ class TrustStore(Members, Issuance):
         )
         with self._read() as connection:
             row = connection.execute(statement).mappings().first()
-        return row is not None and refusal({**row, "generation": row["owner_generation"]}) is None
+        if row is None:
+            return False
+        judged = {**row, "generation": row["owner_generation"]}
+        return refusal(judged, self._clock.now()) is None
+
+    def _holders(self, condition: ColumnElement[bool]) -> Sequence[RowMapping]:
+        statement = (
+            select(
+                token_table.c.id.label("token_id"),
+                token_table.c.generation.label("token_generation"),
+                token_table.c.principal_generation,
+                token_table.c.expires_at,
+                token_table.c.revoked_at,
+                principal_table.c.id,
+                principal_table.c.kind,
+                principal_table.c.name,
+                principal_table.c.generation,
+                principal_table.c.disabled_at,
+                token_table.c.created_at,
+                token_table.c.scope,
+                team_table.c.name.label("team"),
+                memberships.c.role,
+                _namesake.label("namesake"),
+            )
+            .join(principal_table, principal_table.c.id == token_table.c.principal_id)
+            .outerjoin(memberships, memberships.c.principal_id == principal_table.c.id)
+            .outerjoin(team_table, team_table.c.id == memberships.c.team_id)
+            .where(condition)
+        )
+        with self._read() as connection:
+            return connection.execute(statement).mappings().all()
 
     def _from_cache(self, digest: str) -> Principal | None:
         cached = self._cache.get(digest)
         if cached is None or time.monotonic() >= cached.until:
             return None
-        if cached.expires_at is not None and time.time() >= cached.expires_at:
+        if cached.expires_at is not None and self._clock.now() >= cached.expires_at:
             return None
         return cached.principal
 
@@ -151,3 +169,22 @@ class TrustStore(Members, Issuance):
     def _changed(self) -> None:
         with self._cache_lock:
             self._cache.clear()
+
+
+def _principal(rows: Sequence[RowMapping]) -> Principal:
+    row = rows[0]
+    scope = read_scope(row["scope"])
+    roles = {each["team"]: checked_role(each["role"]) for each in rows if each["team"] is not None}
+    teams = sorted(filter(scope.counts, roles))
+    if row["kind"] == "user" and not row["namesake"]:
+        roles[row["name"]] = "admin"
+    return Principal(
+        id=row["id"],
+        kind=cast("Kind", row["kind"]),
+        name=row["name"],
+        teams=tuple(teams),
+        token_id=row["token_id"],
+        generations=(row["generation"], row["token_generation"]),
+        roles={name: role for name, role in roles.items() if scope.counts(name)},
+        scope=scope,
+    )

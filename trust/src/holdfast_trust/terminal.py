@@ -97,6 +97,11 @@ def emit(data: object, text: str, *, as_json: bool) -> None:
     click.echo(json.dumps(data, indent=2) if as_json else text)
 
 
+def examples(*commands: str) -> str:
+    """Return what a command's help ends with, one command a line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
 def said(changed: bool, done: str, already: str) -> str:  # noqa: FBT001 - reads as a sentence
     """Return the sentence for what changed or what was so before."""
     return done if changed else already
@@ -120,6 +125,11 @@ def _cell(column: str, value: object) -> str:
         return time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(cast("int", value)))
     if isinstance(value, list):
         return ",".join(str(each) for each in value)
+    if column == "roles" and isinstance(value, dict):
+        return ",".join(f"{name}:{role}" for name, role in value.items())
+    if column == "scope" and isinstance(value, dict):
+        bounds = (f"{name}={','.join(values)}" for name, values in value.items())
+        return " ".join(bounds) or "all"
     return str(value)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 from holdfast_trust.errors import TrustError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from holdfast_trust.issuance import IssuedToken
     from holdfast_trust.store import TrustStore
 
 
@@ -31,21 +32,46 @@ def holds_valid(store: TrustStore, path: Path, principal: str, name: str) -> str
     return proven.token_id if proven.token_id in named else None
 
 
-def write(path: Path, token: IssuedToken) -> None:
-    """Put the secret in the file, mode 0600, whole or not at all."""
+class Place:
+    """Where a secret will be kept: found writable before anything is issued."""
+
+    def __init__(self, path: Path, fresh: Path, file: TextIO) -> None:
+        self._path = path
+        self._fresh = fresh
+        self._file = file
+
+    def keep(self, secret: str) -> None:
+        """Put the secret in the file, whole or not at all."""
+        try:
+            self._file.write(f"{secret}\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._fresh.replace(self._path)
+        except OSError as error:
+            raise _unwritten(self._path, error, "a token was issued and lost: ") from error
+
+
+@contextmanager
+def place(path: Path) -> Iterator[Place]:
+    """Make a private file (0600) beside `path`; it takes its place when the secret is kept."""
     fresh = path.with_name(f".{path.name}.new")
     try:
         fresh.unlink(missing_ok=True)
         descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{token.secret}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
     except OSError as error:
-        raise TrustError(
-            "the token was issued but its file could not be written",
-            where=str(path),
-            cause=error.strerror or str(error),
-            next_command="make the place writable and run the same command: it issues afresh",
-        ) from error
+        raise _unwritten(path, error, "no token was issued: ") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield Place(path, fresh, file)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _unwritten(path: Path, error: OSError, so: str) -> TrustError:
+    return TrustError(
+        f"{so}its file cannot be written",
+        where=str(path),
+        cause=error.strerror or str(error),
+        next_command="make the place writable and run the same command again, "
+        "with --rotate if a token was issued",
+    )

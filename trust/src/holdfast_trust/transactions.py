@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_trust import database
+from holdfast_trust.clock import Clock
 from holdfast_trust.errors import TrustError
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from holdfast_trust.ledger import Ledger
 
-Refusal = Literal["mistyped", "unknown", "disabled", "revoked", "expired"]
-"""Why a token proves nobody."""
+Refusal = Literal["mistyped", "unknown", "disabled", "revoked", "expired", "early"]
+"""Why a token proves nobody; `early`: by the clock here it is yet to be issued."""
+
+_SKEW_SECONDS: Final = 300  # between the host that issues and those that check
 
 
 class Change:
@@ -44,16 +47,25 @@ class Transactions:
         self._writer = self._engine.execution_options(writes=True)
         self._ledger = ledger
         self._actor = actor
+        self._clock = Clock()
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
 
     def create_schema(self, readers: tuple[str, ...] = ()) -> bool:
-        """Create the tables if missing, let PostgreSQL roles read them; return if made."""
+        """Create the tables or bring them up to date, let PostgreSQL roles read them.
+
+        Returns whether tables were made or changed.
+        """
         changed = database.create(self._engine, readers)
         if self._ledger is not None and (changed or readers):
-            event = {"action": "identity.init", "actor": self._actor, "created": changed}
+            event: dict[str, object] = {
+                "action": "identity.init",
+                "actor": self._actor,
+                "created": changed,
+                "schema": database.SCHEMA_VERSION,
+            }
             self._ledger.append({**event, "readers": list(readers)})
         return changed
 
@@ -90,16 +102,19 @@ def now() -> int:
     return int(time.time())
 
 
-def refusal(row: Mapping[str, object] | RowMapping) -> Refusal | None:
-    """Judge a token row joined with its owner's `generation` and `disabled_at`."""
+def refusal(row: Mapping[str, object] | RowMapping, at: float) -> Refusal | None:
+    """Judge a token row joined with its owner's `generation` and `disabled_at`, at a Unix time."""
     if row["disabled_at"] is not None:
         return "disabled"
     if row["revoked_at"] is not None or row["principal_generation"] != row["generation"]:
         return "revoked"
     expires_at = cast("int | None", row["expires_at"])
-    if expires_at is not None and time.time() >= expires_at:
+    if expires_at is None:
+        return None
+    if at >= expires_at:
         return "expired"
-    return None
+    # A clock before the token's own beginning cannot tell whether its end has come.
+    return "early" if at + _SKEW_SECONDS < cast("int", row["created_at"]) else None
 
 
 def find_principal(connection: Connection, name: str) -> RowMapping:
