@@ -95,6 +95,7 @@ class World:
     blobs: BlobStore
     folder: Path
     people: TwoPeople
+    hub: Hub
     client: TestClient
     commits: int = 0
 
@@ -169,7 +170,7 @@ def make_world(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
         follow_redirects=False,
     )
     with client:
-        yield World(metadata, blobs, folder, people, client)
+        yield World(metadata, blobs, folder, people, hub, client)
     metadata.engine.dispose()
 
 

@@ -24,7 +24,8 @@ def test_a_commit_appears_with_its_files_and_refs(world: World) -> None:
         commit = world.metadata.commit(repository, revision)
         assert commit is not None
         assert commit.oid == OID
-    assert world.metadata.commit(repository, OID[:12]) is None
+    assert world.metadata.commit(repository, OID[:7]) == commit
+    assert world.metadata.commit(repository, OID[:6]) is None
     assert world.metadata.commit(repository, OID.upper()) is None
     assert [entry.path for entry in world.metadata.files(commit)] == ["a/w.bin", "x"]
     folder = world.metadata.entry(commit, "a")

@@ -77,6 +77,11 @@ def conflict(message: str) -> HubError:
     return HubError(409, message)
 
 
+def unprocessable(message: str) -> HubError:
+    """Return the answer to a change that cannot be made, however often it is tried."""
+    return HubError(422, message)
+
+
 def bad_request(message: str) -> HubError:
     """Return the answer to a request that cannot be understood."""
     return HubError(400, message, "BadRequest")

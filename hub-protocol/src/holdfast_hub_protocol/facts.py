@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from holdfast_hub_protocol.changes import file_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from holdfast_hub_protocol.changes import Changes
+    from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import NewFile
 
 MAX_CARD_SIZE: Final = 1 << 20
 MAX_CONFIG_SIZE: Final = 4 << 20
 MAX_TENSOR_HEADER_SIZE: Final = 100_000_000  # the bound of the safetensors format itself
 MAX_DEPTH: Final = 16
+_TELLING: Final = ("README.md", "config.json", "tokenizer_config.json")
+_TELLING_SUFFIXES: Final = (".safetensors", ".gguf")
 _CONFIG_KEYS: Final = ("architectures", "model_type", "auto_map", "quantization_config")
 _TOKENIZER_KEYS: Final = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
 
@@ -61,6 +67,21 @@ def read_facts(files: Iterable[NewFile], blob: Callable[[str], Path]) -> dict[st
         "tags": _tags(card, config, by_path),
     }
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def updated_facts(
+    metadata: MetadataStore, changes: Changes, blob: Callable[[str], Path]
+) -> dict[str, Any]:
+    """Return the facts of a revision that changes its parent so; mostly they are the parent's."""
+    base = changes.base
+    paths = {*changes.put, *changes.removed}
+    if base is None:
+        return read_facts(changes.put.values(), blob)
+    if not any(path in _TELLING or path.endswith(_TELLING_SUFFIXES) for path in paths):
+        return base.facts
+    before = metadata.files_named(base, _TELLING, _TELLING_SUFFIXES)
+    kept = [file_of(entry) for entry in before if entry.path not in paths]
+    return read_facts([*filter(None, kept), *changes.put.values()], blob)
 
 
 def _card(content: bytes | None) -> dict[str, Any] | None:

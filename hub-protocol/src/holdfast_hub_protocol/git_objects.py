@@ -6,13 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 FILE_MODE: Final = b"100644"
 TREE_MODE: Final = b"40000"
 
 
-def _object_id(kind: str, content: bytes) -> str:
+def object_id(kind: str, content: bytes) -> str:
+    """Return the git id of an object: `blob`, `tree` or `commit`."""
     return _hasher(kind, len(content), content).hexdigest()
 
 
@@ -28,7 +29,7 @@ def blob_hasher(size: int) -> hashlib._Hash:
 
 def blob_id(content: bytes) -> str:
     """Return the git id of a file with this content."""
-    return _object_id("blob", content)
+    return object_id("blob", content)
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
@@ -38,20 +39,22 @@ def lfs_pointer(sha256: str, size: int) -> bytes:
     )
 
 
-def tree_id(entries: Mapping[str, tuple[bytes, str]]) -> str:
-    """Return the git id of one folder: name -> (mode, object id)."""
+def tree_content(entries: Mapping[str, tuple[bytes, str]]) -> bytes:
+    """Return what git stores for one folder: name -> (mode, object id)."""
 
     def git_order(item: tuple[str, tuple[bytes, str]]) -> bytes:
         name, (mode, _) = item
         return name.encode() + (b"/" if mode == TREE_MODE else b"")
 
-    return _object_id(
-        "tree",
-        b"".join(
-            mode + b" " + name.encode() + b"\0" + bytes.fromhex(oid)
-            for name, (mode, oid) in sorted(entries.items(), key=git_order)
-        ),
+    return b"".join(
+        mode + b" " + name.encode() + b"\0" + bytes.fromhex(oid)
+        for name, (mode, oid) in sorted(entries.items(), key=git_order)
     )
+
+
+def tree_id(entries: Mapping[str, tuple[bytes, str]]) -> str:
+    """Return the git id of one folder: name -> (mode, object id)."""
+    return object_id("tree", tree_content(entries))
 
 
 def folder_ids(files: Mapping[str, str]) -> dict[str, str]:
@@ -73,10 +76,21 @@ def folder_ids(files: Mapping[str, str]) -> dict[str, str]:
     return ids
 
 
-def commit_id(root_tree: str, *, author: str, seconds: int, message: str) -> str:
-    """Return the git id of a commit without parents, written by `author` at a Unix time, UTC."""
+def commit_content(
+    root_tree: str, *, author: str, seconds: int, message: str, parents: Sequence[str] = ()
+) -> bytes:
+    """Return what git stores for a commit, written by `author` at a Unix time, UTC."""
     signature = f"{author} {seconds} +0000"
-    return _object_id(
-        "commit",
-        f"tree {root_tree}\nauthor {signature}\ncommitter {signature}\n\n{message}\n".encode(),
+    lines = [f"tree {root_tree}", *(f"parent {parent}" for parent in parents)]
+    lines += [f"author {signature}", f"committer {signature}", "", message, ""]
+    return "\n".join(lines).encode()
+
+
+def commit_id(
+    root_tree: str, *, author: str, seconds: int, message: str, parents: Sequence[str] = ()
+) -> str:
+    """Return the git id of a commit, written by `author` at a Unix time, UTC."""
+    content = commit_content(
+        root_tree, author=author, seconds=seconds, message=message, parents=parents
     )
+    return object_id("commit", content)

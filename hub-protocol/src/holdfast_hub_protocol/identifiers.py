@@ -14,6 +14,11 @@ MAX_PATH_LENGTH: Final = 1024
 _ID_PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _RESERVED_NAMESPACES: Final = frozenset({"api", "datasets", "spaces", "models", "_blobs", "v1"})
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_COMMIT_PREFIX: Final = re.compile(r"[0-9a-f]{7,40}")
+# What git allows in no reference (git-check-ref-format), and `refs/`, which would be a whole name.
+_BAD_IN_REF: Final = re.compile(
+    r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|^[./-]|^refs/|[./]$|\.lock(?:/|$)|^@$"
+)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _LAST_CONTROL_CHARACTER: Final = 0x1F
 _DELETE: Final = 0x7F
@@ -67,6 +72,11 @@ def is_commit(text: str) -> bool:
     return _COMMIT.fullmatch(text) is not None
 
 
+def is_commit_prefix(text: str) -> bool:
+    """Tell whether the text may stand for a commit id: its first 7 to 40 hex digits."""
+    return _COMMIT_PREFIX.fullmatch(text) is not None
+
+
 def is_sha256(text: str) -> bool:
     """Tell whether the text is a SHA-256 digest: 64 lower-case hex digits."""
     return _SHA256.fullmatch(text) is not None
@@ -87,6 +97,17 @@ def checked_revision(text: str) -> str:
     """Return a revision that may be looked up; raise BadIdentifierError otherwise."""
     if not text or len(text) > MAX_REVISION_LENGTH or _has_control_character(text):
         raise BadIdentifierError("not a revision")
+    return text
+
+
+def checked_ref_name(text: str) -> str:
+    """Return a name that a new branch or tag may have; raise BadIdentifierError otherwise.
+
+    Not a commit's: that would hide the commit from whoever asks for it by id.
+    """
+    checked_revision(text)
+    if _BAD_IN_REF.search(text) or is_commit(text):
+        raise BadIdentifierError(f"not a name for a branch or tag: {text!r}")
     return text
 
 

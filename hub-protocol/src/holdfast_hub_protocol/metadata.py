@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
-from holdfast_hub_protocol.identifiers import RepositoryId, is_commit
+from holdfast_hub_protocol.identifiers import RepositoryId, is_commit_prefix
 from holdfast_hub_protocol.records import Commit, Entry, Repository
 from holdfast_hub_protocol.upgrades import create_or_upgrade
 
@@ -49,6 +49,7 @@ _ENTRY = (
     schema.entries.c.last_commit,
 )
 MAIN = "refs/heads/main"
+_PART = 500  # values in one question: SQLite's bound on variables is far above
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,13 @@ class Listed:
 class MetadataStore:
     """Reads only; publishing.py writes."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, connection: sa.Connection | None = None) -> None:
         self.engine = engine
+        self._connection = connection
+
+    def within(self, connection: sa.Connection) -> MetadataStore:
+        """Return a store that asks inside a transaction, and sees what that has written."""
+        return MetadataStore(self.engine, connection)
 
     def create_schema(self) -> None:
         """Create the tables that are missing, upgrade older ones; NewerSchemaError."""
@@ -105,7 +111,10 @@ class MetadataStore:
         return None if row is None else _repository(row)
 
     def commit(self, repository: Repository, revision: str) -> Commit | None:
-        """Return what a branch, a tag, a full ref name or a whole commit id stands for."""
+        """Return what a branch, a tag, a full ref name or a commit id stands for.
+
+        An id may be shortened to 7 digits while only one commit of the repository begins so.
+        """
         names = [f"refs/heads/{revision}", f"refs/tags/{revision}", revision]
         found = self._all(
             _commits(repository)
@@ -117,19 +126,48 @@ class MetadataStore:
             for row in found:
                 if row.name == name:
                     return _commit(row)
-        if not is_commit(revision):
+        if not is_commit_prefix(revision):
             return None
-        by_id = self._one(_commits(repository).where(schema.commits.c.oid == revision))
-        return None if by_id is None else _commit(by_id)
+        oid = schema.commits.c.oid
+        # 'g' sorts after every hex digit: a range that the index answers.
+        matching = _commits(repository).where(oid >= revision, oid < f"{revision}g").limit(2)
+        by_id = self._all(matching)
+        return _commit(by_id[0]) if len(by_id) == 1 else None
+
+    def head(self, repository: Repository, ref: str) -> Commit | None:
+        """Return what a full reference name stands for."""
+        row = self._one(
+            _commits(repository)
+            .join(schema.refs, schema.refs.c.commit_id == schema.commits.c.id)
+            .where(schema.refs.c.repository_id == repository.key, schema.refs.c.name == ref)
+        )
+        return None if row is None else _commit(row)
 
     def history(self, repository: Repository, commit: Commit, limit: int) -> list[Commit]:
         """Return a commit and its ancestors as far as they are known here, newest first."""
-        found = [commit]
-        while len(found) < limit and (parent := found[-1].parent_oid) is not None:
-            row = self._one(_commits(repository).where(schema.commits.c.oid == parent))
-            if row is None:
-                break
-            found.append(_commit(row))
+        table = schema.commits
+        line = (
+            sa.select(table.c.id, table.c.parent_oid, sa.literal(0).label("age"))
+            .where(table.c.repository_id == repository.key, table.c.oid == commit.oid)
+            .cte("line", recursive=True)
+        )
+        line = line.union_all(
+            sa.select(table.c.id, table.c.parent_oid, line.c.age + 1)
+            .join(line, table.c.oid == line.c.parent_oid)
+            .where(table.c.repository_id == repository.key, line.c.age + 1 < limit)
+        )
+        rows = self._all(
+            _commits(repository).join(line, line.c.id == table.c.id).order_by(line.c.age)
+        )
+        return [_commit(row) for row in rows]
+
+    def commits(self, repository: Repository, oids: Collection[str]) -> dict[str, Commit]:
+        """Return those of the commits that are known here, by id."""
+        wanted = sorted(oids)
+        found: dict[str, Commit] = {}
+        for first in range(0, len(wanted), _PART):
+            some = schema.commits.c.oid.in_(wanted[first : first + _PART])
+            found |= {row.oid: _commit(row) for row in self._all(_commits(repository).where(some))}
         return found
 
     def refs(self, repository: Repository) -> list[Ref]:
@@ -151,15 +189,57 @@ class MetadataStore:
         """Return those of the paths that are there, by path."""
         table = schema.entries
         found: list[Entry] = []
-        for first in range(0, len(paths), 500):  # SQLite's bound on variables is far above
+        for first in range(0, len(paths), _PART):
             rows = self._all(
                 sa.select(*_ENTRY).where(
                     table.c.snapshot_id == commit.snapshot,
-                    table.c.path.in_(paths[first : first + 500]),
+                    table.c.path.in_(paths[first : first + _PART]),
                 )
             )
             found += [_entry(row) for row in rows]
         return sorted(found, key=lambda entry: entry.path.encode())
+
+    def children(self, commit: Commit, folder: str) -> list[Entry]:
+        """Return everything that lies directly in a folder ('' is the root)."""
+        table = schema.entries
+        rows = self._all(
+            sa.select(*_ENTRY).where(
+                table.c.snapshot_id == commit.snapshot,
+                table.c.parent == folder,
+                table.c.path != "",
+            )
+        )
+        return [_entry(row) for row in rows]
+
+    def files_below(self, commit: Commit, folder: str) -> list[Entry]:
+        """Return every file below a folder, by path."""
+        table = schema.entries
+        rows = self._all(
+            sa.select(*_ENTRY)
+            .where(
+                table.c.snapshot_id == commit.snapshot,
+                table.c.sha256.is_not(None),
+                table.c.path > f"{folder}/",
+                table.c.path < f"{folder}0",
+            )
+            .order_by(table.c.path)
+        )
+        return [_entry(row) for row in rows]
+
+    def files_named(
+        self, commit: Commit, names: Collection[str], suffixes: Collection[str]
+    ) -> list[Entry]:
+        """Return the files of these paths, and those whose path ends so."""
+        path = schema.entries.c.path
+        rows = self._all(
+            sa.select(*_ENTRY).where(
+                schema.entries.c.snapshot_id == commit.snapshot,
+                schema.entries.c.sha256.is_not(None),
+                path.in_(names)
+                | sa.or_(*(path.endswith(end, autoescape=True) for end in suffixes)),
+            )
+        )
+        return [_entry(row) for row in rows]
 
     def files(self, commit: Commit) -> list[Entry]:
         """Return every file of a commit, by path."""
@@ -243,12 +323,16 @@ class MetadataStore:
         return [_listed(row) for row in self._all(query)]
 
     def _all(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        if self._connection is not None:
+            return self._connection.execute(query).all()
         with self.engine.connect() as connection:
             return connection.execute(query).all()
 
     def _one(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
-        with self.engine.connect() as connection:
-            return connection.execute(query).one_or_none()
+        rows = self._all(query)
+        if len(rows) > 1:  # every such question is by a unique key
+            raise AssertionError(str(query))
+        return rows[0] if rows else None
 
 
 def _commits(repository: Repository) -> sa.Select[Any]:
