@@ -18,6 +18,8 @@ from holdfast_hub_protocol import account, catalogue, information, references, r
 from holdfast_hub_protocol.access import UnavailableError
 from holdfast_hub_protocol.endpoints import Hub, new_request_id
 from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.xet import routes as xet_routes
+from holdfast_hub_protocol.lfs import routes as lfs_routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,8 @@ _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
     tree.routes,
     references.routes,
     account.repository_routes,
+    lfs_routes.routes,
+    xet_routes.routes,
     resolve.routes,
 )
 

@@ -15,7 +15,7 @@ from holdfast_hub_protocol.git_objects import blob_hasher
 from holdfast_hub_protocol.identifiers import is_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -69,6 +69,25 @@ class Incoming(Protocol):
         """
 
 
+class Partial(Protocol):
+    """Content that comes in parts, in any order, over several requests and processes."""
+
+    def write(self, offset: int, pieces: Iterable[bytes], size: int) -> str:
+        """Store `size` bytes from `offset` on, durably; return their SHA-256.
+
+        Raises SizeMismatchError for more or fewer.
+        """
+
+    def is_there(self) -> bool:
+        """Tell whether any part is."""
+
+    def keep(self, sha256: str) -> Content:
+        """Make it a blob if it is what it must be; DigestMismatchError, FileNotFoundError."""
+
+    def discard(self) -> None:
+        """Forget it."""
+
+
 class BlobStorage(Protocol):
     """What the protocol needs of a place for blobs: a POSIX folder today.
 
@@ -93,6 +112,9 @@ class BlobStorage(Protocol):
         self, size: int | None = None, *, git: bool = False
     ) -> AbstractContextManager[Incoming]:
         """Take in content piece by piece; without `keep` nothing stays."""
+
+    def partial(self, name: str) -> Partial:
+        """Take in content in parts, under a name of the caller's."""
 
     def add(self, source: Path, sha256: str, *, link: bool = True) -> Content:
         """Take in a file of this machine, checked."""
@@ -196,6 +218,10 @@ class BlobStore:
                 yield ReceivedFile(self, path, file, size, blob_hasher(size or 0) if git else None)
             finally:
                 path.unlink(missing_ok=True)  # kept, it has moved away
+
+    def partial(self, name: str) -> PartialFile:
+        """Take in content in parts; left alone for a day, it goes like other leftovers."""
+        return PartialFile(self, self.incoming / f"parts-{name}")
 
     def add(self, source: Path, sha256: str, *, link: bool = True) -> Content:
         """Take in a file by hard link where possible, else by copy; return what it holds.
@@ -312,6 +338,46 @@ class ReceivedFile:
         self._store.publish(self._path, digest)
         git_oid = "" if self._git is None else self._git.hexdigest()
         return Content(size=self.size, sha256=digest, git_oid=git_oid)
+
+
+class PartialFile:
+    """A file with holes, filled in any order."""
+
+    def __init__(self, store: BlobStore, path: Path) -> None:
+        self._store = store
+        self._path = path
+
+    def write(self, offset: int, pieces: Iterable[bytes], size: int) -> str:
+        """Store a part in its place, durably; return its SHA-256."""
+        digest = hashlib.sha256()
+        written = 0
+        descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o666)  # less the umask
+        with os.fdopen(descriptor, "wb") as file:
+            file.seek(offset)
+            for piece in pieces:
+                written += len(piece)
+                if written > size:
+                    break
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if written != size:
+            raise SizeMismatchError(f"{written} bytes or more instead of {size}")
+        sync_folder(self._path.parent)
+        return digest.hexdigest()
+
+    def is_there(self) -> bool:
+        """Tell whether any part is."""
+        return self._path.exists()
+
+    def keep(self, sha256: str) -> Content:
+        """Make it a blob by renaming it, once its content is checked."""
+        return self._store.adopt(self._path, sha256)
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

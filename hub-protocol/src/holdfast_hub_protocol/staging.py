@@ -71,7 +71,8 @@ class Staging:
                 ).scalars()
             )
             new = {path: size for path, size in sizes.items() if size not in known}
-            self._put(connection, repository, _PLEDGED, new, PLEDGE_SECONDS)
+            expires = int(self.clock()) + PLEDGE_SECONDS
+            self._put(connection, repository.key, _PLEDGED, new, expires)
             self._check(connection, repository, sum(new.values()))
 
     def reserve(self, repository: Repository, sizes: Mapping[str, int]) -> None:
@@ -81,7 +82,8 @@ class Staging:
         """
         with self.metadata.engine.begin() as connection:
             self._lock(connection, repository.id.namespace)
-            self._put(connection, repository, _AWAITED, sizes, AWAITED_SECONDS)
+            expires = int(self.clock()) + AWAITED_SECONDS
+            self._put(connection, repository.key, _AWAITED, sizes, expires)
             self._check(connection, repository, sum(sizes.values()))
 
     def reserved(self, repository_key: int, key: str) -> bool:
@@ -99,22 +101,26 @@ class Staging:
 
         Raises FileNotFoundError if the blob is gone.
         """
+        if not self.stage_all(repository_key, {sha256: size}):
+            raise FileNotFoundError(f"no blob {sha256} of {size} bytes")
+
+    def stage_all(self, repository_key: int, sizes: Mapping[str, int]) -> list[str]:
+        """Note that blobs wait for a commit to a repository; return those that are there."""
+        if not sizes:
+            return []
         with self.metadata.engine.begin() as connection:
             guard(connection)
-            if not self.blobs.has(sha256, size):
-                raise FileNotFoundError(f"no blob {sha256} of {size} bytes")
-            _forget(connection, repository_key, _AWAITED, [sha256])
-            _forget(connection, repository_key, _STAGED, [sha256])
+            present = [digest for digest, size in sizes.items() if self.blobs.has(digest, size)]
+            _forget(connection, repository_key, _AWAITED, present)
             expires = int(self.clock()) + STAGED_SECONDS
-            connection.execute(
-                staged.insert().values(
-                    repository_id=repository_key,
-                    state=_STAGED,
-                    key=sha256,
-                    size=size,
-                    expires_at=expires,
-                )
-            )
+            self._put(connection, repository_key, _STAGED, {d: sizes[d] for d in present}, expires)
+        return present
+
+    def staged_here(self, repository_key: int, sha256: str, size: int) -> bool:
+        """Tell whether a blob waits for a commit to this repository, and is there."""
+        with self.metadata.engine.connect() as connection:
+            found = self._state(connection, repository_key, _STAGED, [sha256])
+        return found.get(sha256) == size and self.blobs.has(sha256, size)
 
     def usable(self, caller: Caller, repository: Repository, sha256: str, size: int) -> bool:
         """Tell whether content may be committed to a repository without uploading it.
@@ -178,26 +184,25 @@ class Staging:
                 staged.delete().where(staged.c.expires_at <= int(self.clock()))
             ).rowcount
 
+    @staticmethod
     def _put(
-        self,
         connection: sa.Connection,
-        repository: Repository,
+        repository_key: int,
         state: str,
         sizes: Mapping[str, int],
-        seconds: int,
+        expires_at: int,
     ) -> None:
-        _forget(connection, repository.key, state, list(sizes))
-        expires = int(self.clock()) + seconds
+        _forget(connection, repository_key, state, list(sizes))
         insert_missing(
             connection,
             staged,
             [
                 {
-                    "repository_id": repository.key,
+                    "repository_id": repository_key,
                     "state": state,
                     "key": key,
                     "size": size,
-                    "expires_at": expires,
+                    "expires_at": expires_at,
                 }
                 for key, size in sizes.items()
             ],

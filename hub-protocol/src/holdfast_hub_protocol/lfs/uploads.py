@@ -1,0 +1,63 @@
+"""Uploads in one piece: PUT to a signed address."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import JSONResponse
+
+from holdfast_hub_protocol import errors
+from holdfast_hub_protocol.blobs import DigestMismatchError, SizeMismatchError
+from holdfast_hub_protocol.lfs.addresses import announced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.responses import Response
+
+    from holdfast_hub_protocol.endpoints import RepositoryVisit, Visit
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def put(visit: RepositoryVisit) -> Response:
+    """Take in an object; what is answered with 200 is on disk and waits for its commit."""
+    asked = announced(visit)
+    if asked.part_size:
+        raise errors.bad_request("this object is uploaded in parts")
+    check_length(visit, asked.size)
+    with refusals(), visit.hub.blobs.receive(asked.size) as incoming:
+        for piece in visit.stream:
+            incoming.write(piece)
+        incoming.keep(asked.sha256)
+    visit.hub.staging.stage(asked.repository_key, asked.sha256, asked.size)
+    return JSONResponse({"oid": asked.sha256, "size": asked.size})
+
+
+def check_length(visit: Visit, size: int) -> None:
+    """Refuse a body of another length before any of it is read."""
+    length = visit.request.headers.get("content-length")
+    if length is not None and length != str(size):
+        raise errors.bad_request(f"Content-Length is {length}, but {size} bytes were announced")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Say as answers what is wrong with content, or that the disk is full; nothing was kept."""
+    try:
+        yield
+    except SizeMismatchError as error:
+        raise errors.bad_request(f"The upload has the wrong size: {error}") from error
+    except DigestMismatchError as error:
+        raise errors.bad_request(f"The upload is not what was announced: {error}") from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise errors.HubError(
+            507,
+            "The registry's disk is full. Nothing of this upload was kept; "
+            "the operator must make room.",
+            "InsufficientStorage",
+        ) from error
