@@ -12,6 +12,7 @@ from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.endpoints import repository_endpoint
 from holdfast_hub_protocol.information import no_such
+from holdfast_hub_protocol.xet.reading import read_headers
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -56,9 +57,8 @@ def resolve(visit: RepositoryVisit) -> Response:
         raise errors.HubError(
             500, "The content of this file is damaged here; the operator must import it again"
         )
-    return visit.hub.sender.send(
-        visit.request, entry.sha256, entry.size, file_headers(commit, entry)
-    )
+    headers = file_headers(commit, entry) | read_headers(visit, commit, entry)
+    return visit.hub.sender.send(visit.request, entry.sha256, entry.size, headers)
 
 
 def file_headers(commit: Commit, entry: Entry) -> dict[str, str]:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from holdfast_hub_protocol.blobs import DigestMismatchError
-from holdfast_hub_protocol.xet.errors import MissingXorbError, XetError
+from holdfast_hub_protocol.xet.errors import MissingXorbError, WrongContentError, XetError
 from holdfast_hub_protocol.xet.hashing import range_hash, to_hex
 from holdfast_hub_protocol.xet.xorbs import Segment
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.xet.xorbs import XorbIndex
 
 _BUFFER: Final = 1 << 20
-_INDEXES: Final = 64  # about 40 KB each
+_INDEXES: Final = 64  # about 100 KB each
+_NOTED_AT_ONCE: Final = 4096
 
 
 class Builder:
@@ -52,22 +53,27 @@ class Builder:
 
     def build(self, file: ShardFile) -> Content:
         """Make the file a blob; XetError, and no blob, if it is not what the shard says."""
-        segments: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
         with self._blobs.receive(file.size) as incoming:
             for term, _ in file.terms():
-                segments[term.xorb].append((term.start, term.end, incoming.size))
                 self._copy(term, incoming)
             try:
                 content = incoming.keep(file.sha256)
             except DigestMismatchError as error:
-                raise XetError(f"a file is not what the shard says: {error}") from error
-        self._epoch.note(
-            {
-                xorb: [Segment(start, end, content.sha256, offset) for start, end, offset in runs]
-                for xorb, runs in segments.items()
-            }
-        )
+                raise WrongContentError(f"a file is not what the shard says: {error}") from error
+        self._note(file, content.sha256)
         return content
+
+    def _note(self, file: ShardFile, sha256: str) -> None:
+        """Have later uploads find the chunks in the blob."""
+        offset = 0
+        runs: dict[bytes, list[Segment]] = defaultdict(list)
+        for number, (term, _) in enumerate(file.terms(), start=1):
+            runs[term.xorb].append(Segment(term.start, term.end, sha256, offset))
+            offset += term.length
+            if number % _NOTED_AT_ONCE == 0:
+                self._epoch.note(runs)
+                runs.clear()
+        self._epoch.note(runs)
 
     def _copy(self, term: Term, incoming: Incoming) -> None:
         with ExitStack() as opened:

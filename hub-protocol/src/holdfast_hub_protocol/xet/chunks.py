@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped] # it brings no types
 
 from holdfast_hub_protocol.xet.errors import XetError
 

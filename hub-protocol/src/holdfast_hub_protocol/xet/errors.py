@@ -9,3 +9,7 @@ class XetError(Exception):
 
 class MissingXorbError(XetError):
     """A shard that builds a file from a xorb which is not here, or no longer."""
+
+
+class WrongContentError(XetError):
+    """A file whose chunks are all here, and which has another SHA-256 than was said."""

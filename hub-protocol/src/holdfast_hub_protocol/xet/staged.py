@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 STAGED_SECONDS: Final = 2 * 24 * 3600
 # Clients forget after three weeks what they uploaded.
 REMEMBERED_SECONDS: Final = 30 * 24 * 3600
+_LOOK_SECONDS: Final = 3600
 _EPOCH: Final = re.compile(r"[0-9a-f]{16}")
 _CURRENT: Final = "current"
 _MOST_AT_ONCE: Final = 1000  # buffers in one call; the system takes 1024
@@ -67,6 +68,7 @@ class XorbStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._looked: dict[Path, float] = {}
 
     def current(self, repository: Repository) -> Epoch:
         """Return the epoch in which a repository takes in xorbs now."""
@@ -90,9 +92,12 @@ class XorbStore:
             total = _sum(total, _expire(folder, instant))
         return total
 
-    def expire_of(self, repository: Repository) -> Expired:
-        """Do as `expire`, for one repository."""
-        return _expire(self._folder(repository), time.time())
+    def expire_now_and_then(self, repository: Repository) -> None:
+        """Do as `expire` for one repository, once an hour at most."""
+        folder, now = self._folder(repository), time.time()
+        if now - self._looked.get(folder, 0.0) > _LOOK_SECONDS:
+            self._looked[folder] = now
+            _expire(folder, now)
 
     def forget(self, repository: Repository) -> None:
         """Remove everything of a repository, which is being deleted."""
@@ -224,22 +229,19 @@ def _merged(index: XorbIndex, segments: Iterable[Segment]) -> tuple[Segment, ...
     """Return the known segments and as much of the new ones as adds to them, in order."""
     merged = list(index.segments)
     offsets = index.offsets()
+    covered = bytearray(len(index))
+    for segment in merged:
+        covered[segment.start : segment.end] = b"\1" * (segment.end - segment.start)
     for segment in segments:
-        position = segment.start
-        for known in sorted(merged, key=lambda each: each.start):
-            if known.end <= position or known.start >= segment.end:
-                continue
-            if known.start > position:
-                merged.append(_part(segment, position, known.start, offsets))
-            position = known.end
-        if position < segment.end:
-            merged.append(_part(segment, position, segment.end, offsets))
+        start = covered.find(0, segment.start, segment.end)
+        while start >= 0:
+            end = covered.find(1, start, segment.end)
+            end = segment.end if end < 0 else end
+            offset = segment.offset + offsets[start] - offsets[segment.start]
+            merged.append(Segment(start, end, segment.sha256, offset))
+            covered[start:end] = b"\1" * (end - start)
+            start = covered.find(0, end, segment.end)
     return tuple(sorted(merged, key=lambda each: each.start))
-
-
-def _part(segment: Segment, start: int, end: int, offsets: list[int]) -> Segment:
-    offset = segment.offset + offsets[start] - offsets[segment.start]
-    return Segment(start, end, segment.sha256, offset)
 
 
 def _covered(segments: Iterable[Segment]) -> int:

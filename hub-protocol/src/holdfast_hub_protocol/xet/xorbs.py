@@ -96,7 +96,7 @@ class XorbReader:
         start = 0
         contents: list[Piece] = []
         while len(buffer) - start >= HEADER_SIZE:
-            if buffer[start : start + len(_FOOTER)] == _FOOTER:
+            if bytes(buffer[start : start + len(_FOOTER)]) == _FOOTER:
                 self._in_footer = True
                 start = len(buffer)
                 break
