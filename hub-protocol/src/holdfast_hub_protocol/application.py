@@ -14,12 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from holdfast_hub_protocol import account, catalogue, information, references, resolve, tree
+from holdfast_hub_protocol import (
+    account,
+    catalogue,
+    information,
+    likes,
+    references,
+    resolve,
+    tags,
+    tree,
+)
 from holdfast_hub_protocol.access import UnavailableError
+from holdfast_hub_protocol.discussions import routes as discussion_routes
 from holdfast_hub_protocol.endpoints import Hub, new_request_id
 from holdfast_hub_protocol.errors import HubError
-from holdfast_hub_protocol.xet import routes as xet_routes
 from holdfast_hub_protocol.lfs import routes as lfs_routes
+from holdfast_hub_protocol.xet import routes as xet_routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +41,11 @@ _LOG: Final = logging.getLogger(__name__)
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 # Each subject brings its own routes; their tables come with them.
-_OF_THE_HUB: Final[Sequence[Callable[[Hub], list[Route]]]] = (account.routes,)
+_OF_THE_HUB: Final[Sequence[Callable[[Hub], list[Route]]]] = (
+    account.routes,
+    likes.routes,
+    tags.routes,
+)
 # Files last: `/{namespace}/{name}/resolve/…` would match much of the others.
 _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
     catalogue.routes,
@@ -39,6 +53,8 @@ _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
     tree.routes,
     references.routes,
     account.repository_routes,
+    discussion_routes.routes,
+    likes.repository_routes,
     lfs_routes.routes,
     xet_routes.routes,
     resolve.routes,

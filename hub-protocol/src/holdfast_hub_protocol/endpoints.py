@@ -20,6 +20,7 @@ from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import AccessEvent, Verb, Verdict
 from holdfast_hub_protocol.admission import Admission, DisabledError, OpenAdmission
 from holdfast_hub_protocol.bodies import Body
+from holdfast_hub_protocol.downloads import DownloadCounter
 from holdfast_hub_protocol.identifiers import (
     BadIdentifierError,
     RepositoryId,
@@ -49,6 +50,9 @@ _LIMITER: Final = RunVar[anyio.CapacityLimiter]("senders")  # one for each event
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
+_ALLOWED: Final = Verdict(allowed=True)
+
+
 @dataclass(frozen=True)
 class Hub:
     """The stores, and whoever holds the policy."""
@@ -60,6 +64,7 @@ class Hub:
     authorizer: Authorizer
     observer: Observer
     admission: Admission = field(default_factory=OpenAdmission)
+    directory: Directory = field(default_factory=NobodyKnown)
     kinds: Sequence[str] = ("model",)
     quotas: Quotas = NO_QUOTAS
     # Files of more bytes are offered by xet too: there clients refuse to fetch them otherwise.
@@ -71,6 +76,11 @@ class Hub:
     def staging(self) -> Staging:
         """What was announced or uploaded and is in no commit yet."""
         return Staging(self.metadata, self.blobs, self.authorizer, self.quotas)
+
+    @functools.cached_property
+    def downloads(self) -> DownloadCounter:
+        """What was downloaded; whoever serves starts and closes it."""
+        return DownloadCounter(self.metadata.engine)
 
     @functools.cached_property
     def xorbs(self) -> XorbStore:
@@ -88,6 +98,9 @@ class Visit:
     incoming: Body
     request_id: str
     details: dict[str, str | int] = field(default_factory=dict)
+    # What it turned out to be about, and what was decided: for the record.
+    subject: str = ""
+    verdict: Verdict = _ALLOWED
 
     @functools.cached_property
     def body(self) -> bytes:
@@ -134,6 +147,11 @@ class Visit:
         if scheme not in {"http", "https"} or not _HOST.fullmatch(host):
             raise errors.bad_request("malformed Host or X-Forwarded-Proto header")
         return f"{scheme}://{host}"
+
+    def page_of(self, name: RepositoryId) -> str:
+        """Return the address of a repository, as people and clients know it."""
+        prefix = "" if name.kind == "model" else f"{name.kind}s/"
+        return f"{self.origin}/{prefix}{name}"
 
     def next_link(self, cursor: str) -> dict[str, str]:
         """Return the Link header that points at the next page of the same question."""
@@ -218,7 +236,7 @@ def account_endpoint(
 
     def answer(request: Request, body: Body) -> Response:
         visit = Visit(hub, request, identify(hub, request), body, _request_id(request))
-        return _noted(visit, _Asked(operation, verb), Verdict(allowed=True), lambda: handler(visit))
+        return _noted(visit, operation, verb, lambda: handler(visit))
 
     return functools.partial(_in_thread, answer)
 
@@ -237,32 +255,29 @@ def repository_endpoint(  # noqa: PLR0913 - one way in, for all that differs
     Handlers take a RepositoryVisit, and are called only if the caller may do `verb`.
     """
 
+    def named(visit: Visit) -> RepositoryId:
+        return RepositoryId(kind, visit.parameter("namespace"), visit.parameter("name"))
+
     def answer(request: Request, body: Body) -> Response:
-        caller = identify(hub, request)
-        visit = RepositoryVisit(hub, request, caller, body, _request_id(request))
-        try:
-            name = RepositoryId(kind, visit.parameter("namespace"), visit.parameter("name"))
-        except BadIdentifierError:
-            raise errors.repository_not_found() from None
-        repository = hub.metadata.repository(name)
-        moved = None if repository else hub.metadata.moved(name)
-        found = repository or moved
-        name = found.id if found else name
-        verdict = hub.authorizer.may(caller, verb, name, found)
-        refusal = None
-        if found is None or not verdict.allowed:
-            refusal = _refusal(visit, verb, verdict, name, found)
+        visit = RepositoryVisit(hub, request, identify(hub, request), body, _request_id(request))
+        return _of_repository(visit, operation, verb, handler, named)
 
-        def respond() -> Response:
-            if refusal is not None:
-                raise refusal
-            if moved is not None:
-                return _redirect(visit, moved.id)
-            return handler(visit)
+    return functools.partial(_in_thread, answer)
 
-        if repository is not None:
-            visit.repository = repository
-        return _noted(visit, _Asked(operation, verb, str(name)), verdict, respond)
+
+def body_endpoint(
+    hub: Hub,
+    operation: str,
+    handler: Callable[[Any], Response],
+    named: Callable[[Visit], RepositoryId],
+    *,
+    verb: Verb,
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint for one repository that the body names, as `named` finds it there."""
+
+    def answer(request: Request, body: Body) -> Response:
+        visit = RepositoryVisit(hub, request, identify(hub, request), body, _request_id(request))
+        return _of_repository(visit, operation, verb, handler, named)
 
     return functools.partial(_in_thread, answer)
 
@@ -282,8 +297,43 @@ def repository_route(  # noqa: PLR0913 - a route is all of this
     return Route(f"/api/{kind}s/{{namespace}}/{{name}}{path}", endpoint, methods=[method])
 
 
+def _of_repository(
+    visit: RepositoryVisit,
+    operation: str,
+    verb: Verb,
+    handler: Callable[[Any], Response],
+    named: Callable[[Visit], RepositoryId],
+) -> Response:
+    """Find the repository, decide, and answer: by the handler, a redirect or a refusal."""
+    hub = visit.hub
+    try:
+        name = named(visit)
+    except BadIdentifierError:
+        raise errors.repository_not_found() from None
+    repository = hub.metadata.repository(name)
+    moved = None if repository else hub.metadata.moved(name)
+    found = repository or moved
+    name = found.id if found else name
+    visit.subject = str(name)
+    visit.verdict = hub.authorizer.may(visit.caller, verb, name, found)
+    refusal = None
+    if found is None or not visit.verdict.allowed:
+        refusal = _refusal(visit, verb, name, found)
+    if repository is not None:
+        visit.repository = repository
+
+    def respond() -> Response:
+        if refusal is not None:
+            raise refusal
+        if moved is not None:
+            return _redirect(visit, moved.id)
+        return handler(visit)
+
+    return _noted(visit, operation, verb, respond)
+
+
 def _refusal(
-    visit: Visit, verb: Verb, verdict: Verdict, name: RepositoryId, found: Repository | None
+    visit: Visit, verb: Verb, name: RepositoryId, found: Repository | None
 ) -> errors.HubError:
     # Asked for absent ones too: a denial takes as long as an absence.
     may = visit.hub.authorizer.may
@@ -291,13 +341,15 @@ def _refusal(
     if found is None or not visible:
         return errors.repository_not_found()
     if verb is Verb.READ:
-        return errors.gated(str(name), verdict.message)
-    return errors.forbidden(verdict.message or f"You may not {verb} in {name}")
+        return errors.gated(str(name), visit.verdict.message)
+    return errors.forbidden(visit.verdict.message or f"You may not {verb} in {name}")
 
 
 def _redirect(visit: Visit, name: RepositoryId) -> Response:
     """Send the client to the same address under the repository's present name."""
     asked = visit.request.path_params
+    if "namespace" not in asked:  # the body names it, and no address could be another's
+        raise errors.repository_not_found()
     path = str(visit.request.scope["path"])
     old, new = f"/{asked['namespace']}/{asked['name']}", f"/{quote(str(name))}"
     query = visit.request.url.query
@@ -324,16 +376,7 @@ def _senders() -> anyio.CapacityLimiter:
         return limiter
 
 
-@dataclass(frozen=True)
-class _Asked:
-    operation: str
-    verb: Verb
-    repository: str = ""
-
-
-def _noted(
-    visit: Visit, asked: _Asked, verdict: Verdict, handler: Callable[[], Response]
-) -> Response:
+def _noted(visit: Visit, operation: str, verb: Verb, handler: Callable[[], Response]) -> Response:
     """Answer, and have the answer noted before the first byte of it is sent."""
     failure: errors.HubError | None = None
     try:
@@ -344,11 +387,11 @@ def _noted(
     visit.hub.observer.observe(
         AccessEvent(
             caller=visit.caller,
-            operation=asked.operation,
-            verb=asked.verb,
+            operation=operation,
+            verb=verb,
             method=visit.request.method,
-            repository=asked.repository,
-            verdict=verdict,
+            repository=visit.subject,
+            verdict=visit.verdict,
             status=status,
             request_id=visit.request_id,
             details=visit.details,

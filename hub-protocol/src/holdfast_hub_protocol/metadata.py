@@ -60,14 +60,6 @@ class Ref:
     commit: str
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A repository in a listing, with its main commit if it has one."""
-
-    repository: Repository
-    commit: Commit | None
-
-
 class MetadataStore:
     """Reads only; publishing.py writes."""
 
@@ -269,59 +261,6 @@ class MetadataStore:
             query = query.where(table.c.path > f"{folder}/", table.c.path < f"{folder}0")
         return [_entry(row) for row in self._all(query)]
 
-    def repositories(  # noqa: PLR0913 - the filters that the protocol has
-        self,
-        kind: str,
-        *,
-        author: str | None,
-        search: str | None,
-        newest_by: str | None,
-        after: tuple[datetime | None, str] | None,
-        limit: int,
-    ) -> list[Listed]:
-        """Return repositories by name, or newest first by `created_at` or `updated_at`.
-
-        `after` is the (date, namespace/name) of the last one seen; the date is read only when
-        sorting by one.
-        """
-        table = schema.repositories
-        full_name = table.c.namespace + "/" + table.c.name
-        query = (
-            sa.select(
-                *(column.label(f"repository_{column.name}") for column in _REPOSITORY),
-                *_COMMIT,
-            )
-            .select_from(
-                table.outerjoin(
-                    schema.refs,
-                    (schema.refs.c.repository_id == table.c.id) & (schema.refs.c.name == MAIN),
-                )
-                .outerjoin(schema.commits, schema.commits.c.id == schema.refs.c.commit_id)
-                .outerjoin(schema.snapshots, schema.snapshots.c.id == schema.commits.c.snapshot_id)
-            )
-            .where(table.c.kind == kind)
-            .limit(limit)
-        )
-        if author is not None:
-            query = query.where(table.c.namespace == author)
-        if search is not None:
-            query = query.where(full_name.icontains(search, autoescape=True))
-        if newest_by is None:
-            query = query.order_by(table.c.namespace, table.c.name)
-            if after is not None:
-                namespace, _, name = after[1].partition("/")
-                query = query.where(
-                    sa.tuple_(table.c.namespace, table.c.name) > sa.tuple_(namespace, name)
-                )
-        else:
-            date = table.c[newest_by]
-            query = query.order_by(date.desc(), table.c.id)
-            if after is not None and after[0] is not None:
-                last = self.repository(RepositoryId.parse(after[1], kind))
-                key = 0 if last is None else last.key
-                query = query.where((date < after[0]) | ((date == after[0]) & (table.c.id > key)))
-        return [_listed(row) for row in self._all(query)]
-
     def _all(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         if self._connection is not None:
             return self._connection.execute(query).all()
@@ -348,20 +287,17 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _repository(row: sa.Row[Any], prefix: str = "") -> Repository:
-    def value(column: str) -> Any:  # noqa: ANN401 - as the table has it
-        return getattr(row, prefix + column)
-
+def _repository(row: sa.Row[Any]) -> Repository:
     return Repository(
-        key=value("id"),
-        id=RepositoryId(value("kind"), value("namespace"), value("name")),
-        created_at=_utc(value("created_at")),
-        updated_at=_utc(value("updated_at")),
-        private=value("private"),
-        gated=value("gated"),
-        downloads=value("downloads"),
-        likes=value("likes"),
-        disabled_reason=value("disabled_reason"),
+        key=row.id,
+        id=RepositoryId(row.kind, row.namespace, row.name),
+        created_at=_utc(row.created_at),
+        updated_at=_utc(row.updated_at),
+        private=row.private,
+        gated=row.gated,
+        downloads=row.downloads,
+        likes=row.likes,
+        disabled_reason=row.disabled_reason,
     )
 
 
@@ -387,11 +323,4 @@ def _commit(row: sa.Row[Any]) -> Commit:
         author=row.author,
         date=_utc(row.date),
         facts=row.facts,
-    )
-
-
-def _listed(row: sa.Row[Any]) -> Listed:
-    return Listed(
-        repository=_repository(row, "repository_"),
-        commit=None if row.oid is None else _commit(row),
     )

@@ -11,6 +11,7 @@ from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.git_objects import folder_ids
 from holdfast_hub_protocol.holdings import hold
 from holdfast_hub_protocol.identifiers import checked_path, is_commit, is_sha256
+from holdfast_hub_protocol.listings import index_repository
 from holdfast_hub_protocol.staging import commit_staged
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def publish(
     changed = created or known is None or any(moved)
     if changed:
         touch(connection, repository_key, commit.date)
+        index_repository(connection, repository_key)
     return Published(repository_key=repository_key, changed=changed)
 
 

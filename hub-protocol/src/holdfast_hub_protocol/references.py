@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = 50
 _GROUPS: Final = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/convert/": "converts"}
+_PULL_REQUESTS: Final = {"refs/pr/": "pullRequests"}
 
 
 def routes(hub: Hub, kind: str) -> list[Route]:
@@ -31,11 +32,10 @@ def routes(hub: Hub, kind: str) -> list[Route]:
 
 def refs(visit: RepositoryVisit) -> Response:
     """Answer with the branches and tags; pull requests are asked for by `include_prs`."""
-    document: dict[str, list[dict[str, str]]] = {group: [] for group in _GROUPS.values()}
-    if visit.flag("include_prs"):
-        document["pullRequests"] = []
+    groups = _GROUPS | (_PULL_REQUESTS if visit.flag("include_prs") else {})
+    document: dict[str, list[dict[str, str]]] = {group: [] for group in groups.values()}
     for ref in visit.hub.metadata.refs(visit.repository):
-        for prefix, group in _GROUPS.items():
+        for prefix, group in groups.items():
             if ref.name.startswith(prefix):
                 document[group].append(
                     {

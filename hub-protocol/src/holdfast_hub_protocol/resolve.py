@@ -57,6 +57,8 @@ def resolve(visit: RepositoryVisit) -> Response:
         raise errors.HubError(
             500, "The content of this file is damaged here; the operator must import it again"
         )
+    if visit.request.method == "GET":
+        visit.hub.downloads.note(visit.caller, visit.repository, commit, entry)
     headers = file_headers(commit, entry) | read_headers(visit, commit, entry)
     return visit.hub.sender.send(visit.request, entry.sha256, entry.size, headers)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
+from holdfast_hub_protocol.listings import index_missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ def create_or_upgrade(engine: sa.Engine) -> None:
         with engine.begin() as connection:
             connection.execute(schema.schema_version.delete())
             connection.execute(schema.schema_version.insert().values(version=VERSION))
+    index_missing(engine)
 
 
 def _version(engine: sa.Engine, tables: set[str]) -> int:

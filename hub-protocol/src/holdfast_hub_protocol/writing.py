@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from holdfast_hub_protocol import errors, schema
 from holdfast_hub_protocol.holdings import guard
+from holdfast_hub_protocol.listings import index_repository
+from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.snapshots import insert
 
 if TYPE_CHECKING:
@@ -102,6 +104,8 @@ def point(connection: sa.Connection, repository: Repository, ref: str, key: int)
         connection.execute(
             table.insert().values(repository_id=repository.key, name=ref, commit_id=key)
         )
+    if ref == MAIN:
+        index_repository(connection, repository.key)
 
 
 def unpoint(connection: sa.Connection, repository: Repository, ref: str) -> bool:

@@ -1,0 +1,116 @@
+"""Which repositories a listing may show, decided once for each class of them, not for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from holdfast_hub_protocol import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from holdfast_hub_protocol.access import Caller
+    from holdfast_hub_protocol.endpoints import Hub
+
+_TABLE = schema.repositories
+
+
+@dataclass(frozen=True)
+class Class:
+    """Repositories that the same callers see; without a name, each is decided on by itself."""
+
+    private: bool
+    name: str
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a caller may be shown; what unnamed classes hold must be asked for one by one."""
+
+    everything: bool
+    # By namespace; None where all of its classes may be shown.
+    namespaces: Mapping[str, Sequence[Class] | None]
+
+    def within(self, namespace: str) -> Reach:
+        """Return the reach in one namespace, in upper or lower case."""
+        found = {
+            name: classes
+            for name, classes in self.namespaces.items()
+            if name.lower() == namespace.lower()
+        }
+        return Reach(everything=False, namespaces=found)
+
+    def condition(self) -> sa.ColumnElement[bool]:
+        """Return what rows of `repositories` must fulfil."""
+        if self.everything:
+            return sa.true()
+        whole = [name for name, classes in self.namespaces.items() if classes is None]
+        parts = [
+            (name, each.private, each.name)
+            for name, classes in self.namespaces.items()
+            for each in classes or ()
+        ]
+        columns = sa.tuple_(_TABLE.c.namespace, _TABLE.c.private, _TABLE.c.access_class)
+        either = [
+            *([_TABLE.c.namespace.in_(whole)] if whole else []),
+            *([columns.in_(parts)] if parts else []),
+        ]
+        return sa.or_(sa.false(), *either)
+
+
+def reach(hub: Hub, connection: sa.Connection, caller: Caller, kind: str) -> Reach:
+    """Ask the policy about one repository of each class that there is."""
+    named = {
+        row.id: row.access_class
+        for row in connection.execute(
+            sa.select(_TABLE.c.id, _TABLE.c.access_class).where(_TABLE.c.id.in_(_samples(kind)))
+        )
+    }
+    samples = hub.metadata.repositories_by_key(named)
+    bounds = hub.authorizer.bounds(caller)
+    shown: dict[str, list[Class]] = {}
+    total: dict[str, int] = {}
+    ask = [each for each in samples if named[each.key] and bounds is None]
+    readable = {each.key for each in hub.authorizer.readable(caller, ask)}
+    for each in samples:
+        namespace = each.id.namespace
+        total[namespace] = total.get(namespace, 0) + 1
+        # A token that is bound to some repositories may not see the sample and see others.
+        if bounds is not None or not named[each.key] or each.key in readable:
+            shown.setdefault(namespace, []).append(Class(each.private, named[each.key]))
+    return Reach(
+        everything=sum(total.values()) == sum(map(len, shown.values())),
+        namespaces={
+            namespace: None if len(classes) == total[namespace] else classes
+            for namespace, classes in shown.items()
+        },
+    )
+
+
+def _samples(kind: str) -> sa.Select[int]:
+    """Return a query of one repository of each class: the index is read once for each."""
+    columns = (_TABLE.c.namespace, _TABLE.c.private, _TABLE.c.access_class)
+    first = (
+        sa.select(_TABLE.c.id).where(_TABLE.c.kind == kind).order_by(*columns).limit(1)
+    ).scalar_subquery()
+    samples = sa.select(first.label("id")).cte("samples", recursive=True)
+    last, following = _TABLE.alias("last"), _TABLE.alias("following")
+    same = [following.c[column.name] for column in columns]
+    after = (
+        sa.select(following.c.id)
+        .where(
+            following.c.kind == kind,
+            sa.tuple_(*same) > sa.tuple_(*(last.c[column.name] for column in columns)),
+        )
+        .order_by(*same)
+        .limit(1)
+        .correlate(last)
+        .scalar_subquery()
+    )
+    samples = samples.union_all(
+        sa.select(after.label("id")).select_from(samples.join(last, last.c.id == samples.c.id))
+    )
+    return sa.select(samples.c.id).where(samples.c.id.is_not(None))
