@@ -15,7 +15,9 @@ from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.publishing import ConflictError, publish, touch
 from holdfast_hub_protocol.records import NewCommit, NewFile
 from holdfast_model_registry.errors import RegistryError
+from holdfast_model_registry.lineage import inherit
 from holdfast_model_registry.readers import put_access
+from holdfast_model_registry.signing_provenance import ContradictionError, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,14 +65,21 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
     teams: Sequence[str] | None,
     labels: Mapping[str, str],
     link: bool = True,
+    provenance: Provenance | None = None,
 ) -> Imported:
     """Take in a revision whose blobs `source` (by SHA-256) finds, and point main at it.
 
-    The ledger has the import before anybody can see it. Doing it again changes nothing.
-    Raises RegistryError, with nothing visible, if a blob is missing or not what it should be.
+    The ledger has the import before anybody can see it. Doing it again changes nothing. Without
+    `provenance` no signer is known and none is needed.
+    Raises RegistryError, with nothing visible, if a blob is missing or not what it should be, or
+    where its signature or labels do not hold.
     """
     for file in revision.files:
         _take_in(storage, revision, file, source, link=link)
+    provenance = provenance or Provenance(storage.key)
+    examined = provenance.examine(revision.files, storage.blobs.path)
+    if why := provenance.refusal(revision.repository.kind, examined):
+        raise _refused(revision, why)
     facts = read_facts(revision.files, storage.blobs.path)
     commit = NewCommit(
         repository=revision.repository,
@@ -87,7 +96,9 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
             access, access_changed = put_access(
                 connection, published.repository_key, teams=teams, labels=labels
             )
+            provenance.keep(connection, published.repository_key, commit.oid, examined)
             if access_changed:
+                inherit(connection, published.repository_key)
                 touch(connection, published.repository_key, commit.date)
             changed = published.changed or access_changed
             if changed:
@@ -104,6 +115,8 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
                         "labels": dict(access.labels),
                     }
                 )
+    except ContradictionError as error:
+        raise _refused(revision, str(error)) from error
     except (ConflictError, MissingBlobError) as error:
         raise RegistryError(
             f"{revision.repository} cannot be imported",
@@ -119,6 +132,11 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
         labels=access.labels,
         changed=changed,
     )
+
+
+def _refused(revision: Revision, why: str) -> RegistryError:
+    where = f"{revision.repository}@{revision.commit[:12]}"
+    return RegistryError(f"{revision.repository} is not let in", where=where, cause=why)
 
 
 def _take_in(

@@ -5,24 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from holdfast_hub_protocol.admission import OpenAdmission
 from holdfast_hub_protocol.application import create_application
 from holdfast_hub_protocol.endpoints import Hub
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.sending import DirectSender, NginxSender
 from holdfast_hub_protocol.signing import Signer, read_or_make_secret
+from holdfast_model_registry import commit_manifest, commit_manifest_routes
 from holdfast_model_registry.policy import CedarAuthorizer, LedgerObserver, TokenAuthenticator
 from holdfast_model_registry.seed import plant
+from holdfast_model_registry.signing_admission import ProvenanceAdmission
+from holdfast_model_registry.signing_key import trusted_keys
+from holdfast_model_registry.signing_provenance import Provenance
 from holdfast_model_registry.storage import Locations, one_writer, open_storage
 from holdfast_trust.decisions import Decisions
 from holdfast_trust.ledger import Ledger
 from holdfast_trust.store import TrustStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from starlette.types import ASGIApp
 
     from holdfast_model_registry.importing import Imported
+    from holdfast_model_registry.signing_key import Signer as TrustedSigner
 
 Accelerator = Literal["", "nginx"]
 
@@ -42,23 +49,29 @@ class Service:
 
 
 def open_service(
-    locations: Locations, accelerate: Accelerator = "", quotas: Quotas = NO_QUOTAS
+    locations: Locations,
+    accelerate: Accelerator = "",
+    quotas: Quotas = NO_QUOTAS,
+    signers: Sequence[TrustedSigner] = (),
 ) -> Service:
     """Open the registry in this process; after a fork, not before."""
     storage = open_storage(locations)
     ledger = Ledger(locations.ledger_folder)
     store = TrustStore(locations.trust_url)
+    authorizer = CedarAuthorizer(Decisions(), storage.metadata.engine)
+    provenance = Provenance(storage.key, trusted_keys(signers))
     hub = Hub(
         metadata=storage.metadata,
         blobs=storage.blobs,
         sender=NginxSender(storage.blobs) if accelerate == "nginx" else DirectSender(storage.blobs),
         authenticator=TokenAuthenticator(store),
-        authorizer=CedarAuthorizer(Decisions(), storage.metadata.engine),
+        authorizer=authorizer,
         observer=LedgerObserver(ledger),
+        admission=ProvenanceAdmission(OpenAdmission(), provenance, authorizer, storage.metadata),
         quotas=quotas,
         signer=Signer(read_or_make_secret(locations.signing_key)),
     )
-    return Service(create_application(hub), ledger, store)
+    return Service(create_application(hub, [commit_manifest_routes.routes]), ledger, store)
 
 
 def prepare(locations: Locations, seed: Path | None) -> list[Imported]:
@@ -70,6 +83,7 @@ def prepare(locations: Locations, seed: Path | None) -> list[Imported]:
     storage = open_storage(locations)
     try:
         with one_writer(locations), Ledger(locations.ledger_folder) as ledger:
+            commit_manifest.record_missing(storage.metadata.engine, storage.key)
             if locations.trust_database and seed is None:
                 return []  # somebody else's database: nothing here to create
             store = TrustStore(locations.trust_url, ledger=ledger, actor="seed")

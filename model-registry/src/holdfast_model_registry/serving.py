@@ -66,7 +66,9 @@ class Worker:
     """One process's registry: opened at its start, after the fork, and closed at its end."""
 
     def __init__(self, settings: Settings) -> None:
-        self.service = open_service(settings.locations, settings.accelerate, settings.quotas.quotas)
+        self.service = open_service(
+            settings.locations, settings.accelerate, settings.quotas.quotas, settings.signers
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, fi
 
 from holdfast_hub_protocol.quotas import Quotas
 from holdfast_model_registry.errors import RegistryError
+from holdfast_model_registry.signing_key import Signer
 from holdfast_model_registry.storage import Locations
 
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     accelerate: Literal["", "nginx"] = ""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     quotas: QuotaSettings = QuotaSettings()  # in the configuration file only
+    signers: tuple[Signer, ...] = ()  # likewise: whose model signatures and receipts are believed
 
     @field_validator("listen")
     @classmethod

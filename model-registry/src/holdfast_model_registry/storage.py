@@ -12,11 +12,15 @@ from holdfast_hub_protocol.blobs import BlobStore
 from holdfast_hub_protocol.holdings import fill
 from holdfast_hub_protocol.metadata import MetadataStore
 from holdfast_hub_protocol.schema import open_engine
+from holdfast_hub_protocol.xet.staged import XorbStore
 from holdfast_model_registry.errors import RegistryError
+from holdfast_model_registry.signing_key import open_registry_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from holdfast_model_registry.signing_key import RegistryKey
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,16 @@ class Locations:
 
 @dataclass(frozen=True)
 class Storage:
-    """The open stores."""
+    """The open stores, and the key that signs what is published."""
 
     blobs: BlobStore
     metadata: MetadataStore
+    key: RegistryKey
+
+    @property
+    def xorbs(self) -> XorbStore:
+        """What newer clients uploaded and is not yet a file."""
+        return XorbStore(self.blobs.root / "xet")
 
     def close(self) -> None:
         """Give the database connections back; needed before a fork."""
@@ -77,7 +87,7 @@ def open_storage(locations: Locations) -> Storage:
     metadata = MetadataStore(open_engine(locations.database_url))
     metadata.create_schema()
     fill(metadata.engine)
-    return Storage(blobs, metadata)
+    return Storage(blobs, metadata, open_registry_key(locations.data))
 
 
 @contextmanager
