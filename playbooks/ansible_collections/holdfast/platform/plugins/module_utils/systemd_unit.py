@@ -23,7 +23,7 @@ STAMPS = Path("/run/holdfast/reloaded")
 
 def properties(name: str) -> dict[str, str]:
     """Return what systemd knows of the unit."""
-    wanted = "LoadState,ActiveState,UnitFileState,InactiveExitTimestampMonotonic"
+    wanted = "LoadState,ActiveState,Result,UnitFileState,InactiveExitTimestampMonotonic"
     out = subprocess.run(
         ["systemctl", "show", "--property", wanted, "--", name],
         capture_output=True,
@@ -75,9 +75,9 @@ def started_at(name: str, found: dict[str, str]) -> float:
 
 
 def journal(name: str) -> str:
-    """Return the last lines of the unit and of what it requires, for the message of a failure."""
+    """Return the last lines of the unit and of what it pulls in, for the message of a failure."""
     required = subprocess.run(
-        ["systemctl", "show", "--property", "Requires", "--value", "--", name],
+        ["systemctl", "show", "--property", "Requires,Wants", "--value", "--", name],
         capture_output=True,
         text=True,
         check=False,
@@ -150,10 +150,13 @@ class Unit:
         """Wait until the unit is active and stays so for a moment."""
         deadline = time.monotonic() + seconds
         while True:
-            state = properties(self.name)["ActiveState"]
+            found = properties(self.name)
+            state = found["ActiveState"]
             if state == "active":
                 return
-            if state == "failed" or time.monotonic() > deadline:
+            # Skipped by its own ExecCondition: nothing starts it again but a person or an apply.
+            refused = state == "inactive" and found["Result"] == "exec-condition"
+            if state == "failed" or refused or time.monotonic() > deadline:
                 self.module.fail_json(
                     msg=f"{self.name} is {state}:\n{journal(self.name)}", did=self.did
                 )
