@@ -20,6 +20,7 @@ from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import AccessEvent, Verb, Verdict
 from holdfast_hub_protocol.admission import Admission, DisabledError, OpenAdmission
 from holdfast_hub_protocol.bodies import Body
+from holdfast_hub_protocol.directory import Directory, NobodyKnown
 from holdfast_hub_protocol.downloads import DownloadCounter
 from holdfast_hub_protocol.identifiers import (
     BadIdentifierError,
