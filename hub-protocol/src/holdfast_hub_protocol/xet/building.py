@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast_hub_protocol.blobs import DigestMismatchError
 from holdfast_hub_protocol.xet.errors import MissingXorbError, WrongContentError, XetError
-from holdfast_hub_protocol.xet.hashing import range_hash, to_hex
+from holdfast_hub_protocol.xet.hashing import chunk_hash, range_hash, to_hex
 from holdfast_hub_protocol.xet.xorbs import Segment
 
 if TYPE_CHECKING:
@@ -62,6 +62,31 @@ class Builder:
                 raise WrongContentError(f"a file is not what the shard says: {error}") from error
         self._note(file, content.sha256)
         return content
+
+    def find(self, file: ShardFile, sha256: str) -> bool:
+        """Tell whether a blob is the file, chunk for chunk; if so, it need not be built again."""
+        try:
+            with _in_blob(self._blobs, sha256) as descriptor:
+                for content, expected in self._chunks(file, descriptor):
+                    if chunk_hash(content) != expected:
+                        return False
+                    self._progress(len(content))
+        except MissingXorbError:
+            return False
+        self._note(file, sha256)
+        return True
+
+    def _chunks(self, file: ShardFile, descriptor: int) -> Iterator[tuple[memoryview, bytes]]:
+        """Yield the bytes of a blob where the file's chunks should be, and what they hash to."""
+        offset = 0
+        for term, _ in file.terms():
+            index = self._index(term.xorb)
+            for chunk in range(term.start, term.end):
+                buffer = self._buffer[: index.lengths[chunk]]
+                if os.preadv(descriptor, [buffer], offset) != len(buffer):
+                    raise MissingXorbError("the blob is shorter than the file")
+                yield buffer, index.range_hashes(chunk, chunk + 1)
+                offset += len(buffer)
 
     def _note(self, file: ShardFile, sha256: str) -> None:
         """Have later uploads find the chunks in the blob."""

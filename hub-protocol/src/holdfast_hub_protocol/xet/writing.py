@@ -7,7 +7,7 @@ import mmap
 import tempfile
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
@@ -79,43 +79,29 @@ def _upload(visit: RepositoryVisit) -> _Upload:
     """Take in a shard and check its form; the files are built by `run`."""
     claims_of(visit)
     epoch = _epoch(visit)
-    shard = _Shard.receive(visit)
     try:
-        upload = _Upload(visit, epoch, shard)
+        upload = _Upload(visit, epoch, _receive_shard(visit))
     except XetError as error:
-        shard.close()
         raise errors.bad_request(str(error)) from error
     visit.details["files"] = upload.files
     visit.details["size"] = upload.total
     return upload
 
 
-class _Shard:
-    """A shard in a file that nobody sees, mapped: it may be large, and is read twice."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
-        self.view = memoryview(data)
-
-    @classmethod
-    def receive(cls, visit: RepositoryVisit) -> _Shard:
-        """Take in the body of a request; HubError 413 if it is too large."""
-        size = 0
-        with tempfile.TemporaryFile(dir=visit.hub.blobs.incoming) as file:
-            for piece in visit.stream:
-                size += len(piece)
-                if size > MAX_SHARD:
-                    raise errors.HubError(413, f"A shard has at most {MAX_SHARD} bytes")
-                file.write(piece)
-            if not size:
-                raise errors.bad_request("the shard is empty")
-            file.flush()
-            return cls(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
-
-    def close(self) -> None:
-        """Give the file back."""
-        self.view.release()
-        self._data.close()
+def _receive_shard(visit: RepositoryVisit) -> memoryview:
+    """Take in the body of a request into a mapped file that nobody sees: it is read twice."""
+    size = 0
+    with tempfile.TemporaryFile(dir=visit.hub.blobs.incoming) as file:
+        for piece in visit.stream:
+            size += len(piece)
+            if size > MAX_SHARD:
+                raise errors.HubError(413, f"A shard has at most {MAX_SHARD} bytes")
+            file.write(piece)
+        if not size:
+            raise errors.bad_request("the shard is empty")
+        file.flush()
+        # Given back with the last piece of it that somebody holds.
+        return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
 
 @dataclass
@@ -124,28 +110,25 @@ class _Upload:
 
     visit: RepositoryVisit
     epoch: Epoch
-    shard: _Shard
+    shard: memoryview
     files: int = 0
     total: int = 0  # bytes
     built: int = 0
-    stopped: bool = field(default=False)
+    stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.files = check_shard(self.shard.view)
-        self.total = sum(file.size for file in read_files(self.shard.view))
+        self.files = check_shard(self.shard)
+        self.total = sum(file.size for file in read_files(self.shard))
 
     def run(self) -> None:
         """Build the files; XetError, HubError or OSError if it cannot be done."""
-        try:
-            with _BUILDERS, self._ending_epoch():
-                builder = Builder(self.epoch, self.visit.hub.blobs, self._progress)
-                for file in read_files(self.shard.view):
-                    builder.check(file)
-                self._check_space()
-                for file in read_files(self.shard.view):
-                    self._build(builder, file)
-        finally:
-            self.shard.close()
+        with _BUILDERS, self._ending_epoch():
+            builder = Builder(self.epoch, self.visit.hub.blobs, self._progress)
+            for file in read_files(self.shard):
+                builder.check(file)
+            self._check_space()
+            for file in read_files(self.shard):
+                self._build(builder, file)
 
     def stop(self) -> None:
         """Have `run` end soon: nobody waits for it any more."""
@@ -157,9 +140,12 @@ class _Upload:
         if known is not None and hub.staging.usable(
             self.visit.caller, repository, known, file.size
         ):
-            self._progress(file.size)
-            hub.staging.stage(repository.key, known, file.size)
-            return
+            built = self.built
+            if builder.find(file, known):
+                hub.staging.release(repository.key, _reservations(file))
+                hub.staging.stage(repository.key, known, file.size)
+                return
+            self.built = built
         key = known or f"file:{to_hex(file.file_hash)}"
         hub.staging.release(repository.key, _reservations(file))
         hub.staging.reserve(repository, {key: file.size})
