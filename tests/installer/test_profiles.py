@@ -37,6 +37,14 @@ def layer(**values: object) -> Layer:
         ("permitted_jurisdictions", Merge.INTERSECTION, ("de", "fr"), ("fr", "in"), ("fr",)),
         ("debian", Merge.UNION, ("a", "b"), ("b", "c"), ("a", "b", "c")),
         ("python", Merge.MUST_EQUAL, "3.11", "3.11", "3.11"),
+        ("model_formats", Merge.INTERSECTION, ("text", "gguf"), ("gguf", "onnx"), ("gguf",)),
+        ("model_unlisted", Merge.MAX, "refuse", "quarantine", "refuse"),
+        ("model_pickle", Merge.MAX, "quarantine", "refuse", "refuse"),
+        ("model_remote_code", Merge.MAX, "flag", "refuse", "refuse"),
+        ("model_licences", Merge.INTERSECTION, ("mit", "x"), ("mit", "y"), ("mit",)),
+        ("model_licences_denied", Merge.UNION, ("a",), ("b",), ("a", "b")),
+        ("model_card_required", Merge.UNION, ("a",), ("b",), ("a", "b")),
+        ("model_approvals", Merge.MAX, 1, 2, 2),
     ],
 )
 def test_each_operator(
@@ -100,6 +108,12 @@ def test_a_stricter_level_never_loosens_anything() -> None:
         assert (stricter.tls_min_version or "") >= (looser.tls_min_version or "")
         assert (stricter.log_retention_min_days or 0) >= (looser.log_retention_min_days or 0)
         assert bool(stricter.upstreams_allowed) <= bool(looser.upstreams_allowed)
+        assert set(stricter.model_formats or ()) <= set(looser.model_formats or ())
+        assert (stricter.model_pickle or "") >= (looser.model_pickle or "")
+        assert (stricter.model_unlisted or "") >= (looser.model_unlisted or "")
+        assert (stricter.model_remote_code or "") >= (looser.model_remote_code or "")
+        assert set(stricter.model_card_required or ()) >= set(looser.model_card_required or ())
+        assert (stricter.model_approvals or 0) >= (looser.model_approvals or 0)
 
 
 def test_every_parameter_is_described_and_has_an_operator() -> None:

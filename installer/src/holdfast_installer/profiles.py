@@ -21,7 +21,11 @@ LayerKind = Literal["hardware", "jurisdiction", "level", "sector"]
 
 
 class Merge(StrEnum):
-    """How two layers that both give a parameter become one."""
+    """How two layers that both give a parameter become one.
+
+    MAX of words takes the later in the alphabet: the stricter one of flag, quarantine, refuse, and
+    of if-present, required.
+    """
 
     MAX = "max"
     MIN = "min"
@@ -75,6 +79,33 @@ class Parameters(_Data):
     )
     token_max_ttl_hours: Annotated[int | None, Merge.MIN] = Field(
         None, description="Longest life of a token."
+    )
+    model_formats: Annotated[tuple[str, ...] | None, Merge.INTERSECTION] = Field(
+        None, description="Formats of files that the model registry takes in."
+    )
+    model_unlisted: Annotated[Literal["quarantine", "refuse"] | None, Merge.MAX] = Field(
+        None, description="What becomes of files in other formats, archives among them."
+    )
+    model_pickle: Annotated[Literal["quarantine", "refuse"] | None, Merge.MAX] = Field(
+        None, description="What becomes of Python pickles, whatever they are called."
+    )
+    model_remote_code: Annotated[Literal["flag", "refuse"] | None, Merge.MAX] = Field(
+        None, description="What becomes of programs that come with a model."
+    )
+    model_licences: Annotated[tuple[str, ...] | None, Merge.INTERSECTION] = Field(
+        None, description="Licences that a model may have; silent permits any."
+    )
+    model_licences_denied: Annotated[tuple[str, ...] | None, Merge.UNION] = Field(
+        None, description="Licences that a model may not have."
+    )
+    model_card_required: Annotated[tuple[str, ...] | None, Merge.UNION] = Field(
+        None, description="Fields of the model card without which nothing is approved."
+    )
+    model_approvals: Annotated[Literal[1, 2] | None, Merge.MAX] = Field(
+        None, description="How many people must approve a revision before it is served."
+    )
+    model_signature: Annotated[Literal["if-present", "required"] | None, Merge.MAX] = Field(
+        None, description="Whether a model needs a signature by one of the Site's signers."
     )
     python: Annotated[str | None, Merge.MUST_EQUAL] = Field(
         None, description="Python version that the wheels are built for."

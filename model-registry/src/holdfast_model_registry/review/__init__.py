@@ -1,0 +1,1 @@
+"""Where each revision stands on its way to being served, and who let it go on."""
