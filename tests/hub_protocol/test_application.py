@@ -156,7 +156,7 @@ def test_odd_names_are_missing_repositories(full: World, name: str) -> None:
             (f"{FILE}/config.json", "PUT", 405),
             ("/api/spaces/a/b", "GET", 404),
         ),
-        *((f"{INFO}/", "GET", 404), (f"{INFO}/xet-read-token/main", "GET", 404)),
+        (f"{INFO}/", "GET", 404),
     ],
 )
 def test_other_routes(full: World, path: str, method: str, status: int) -> None:

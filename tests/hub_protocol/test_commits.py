@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
-from holdfast_hub_protocol.commits import ConflictError, make_commit
-from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.commits import make_commit
 from holdfast_hub_protocol.identifiers import RepositoryId
 from holdfast_hub_protocol.metadata import MAIN
-from holdfast_hub_protocol.operations import AddFile, CopyFile, DeleteFile, DeleteFolder
+from holdfast_hub_protocol.operations import AddFile
 
 if TYPE_CHECKING:
     from conftest import World
-
     from holdfast_hub_protocol.operations import Operation
     from holdfast_hub_protocol.records import Commit, Repository
 

@@ -125,6 +125,7 @@ class AccessEvent:
     status: int
     request_id: str
     details: Mapping[str, str | int] = field(default_factory=dict)  # revision, commit, path, …
+    kind: str = ""  # of the repository: model, dataset
 
 
 class Observer(Protocol):

@@ -15,11 +15,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from holdfast_hub_protocol import (
+    access_requests,
     account,
+    cards,
     catalogue,
+    committing,
     information,
     likes,
+    organizations,
+    preupload,
     references,
+    repositories,
     resolve,
     tags,
     tree,
@@ -43,6 +49,9 @@ _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 # Each subject brings its own routes; their tables come with them.
 _OF_THE_HUB: Final[Sequence[Callable[[Hub], list[Route]]]] = (
     account.routes,
+    cards.routes,
+    repositories.routes,
+    organizations.routes,
     likes.routes,
     tags.routes,
 )
@@ -52,7 +61,11 @@ _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
     information.routes,
     tree.routes,
     references.routes,
+    repositories.repository_routes,
+    preupload.routes,
+    committing.routes,
     account.repository_routes,
+    access_requests.routes,
     discussion_routes.routes,
     likes.repository_routes,
     lfs_routes.routes,

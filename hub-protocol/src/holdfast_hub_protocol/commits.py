@@ -14,6 +14,7 @@ from holdfast_hub_protocol.admission import AdmissionError, Proposal
 from holdfast_hub_protocol.git_objects import commit_content, object_id
 from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, held, hold
 from holdfast_hub_protocol.identifiers import is_sha256
+from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.operations import AddFile, AddLfsFile, AddStoredFile, Operation
 from holdfast_hub_protocol.records import Commit, NewFile
 from holdfast_hub_protocol.staging import commit_staged
@@ -78,6 +79,23 @@ def make_commit(  # noqa: PLR0913 - a commit is all of this
         draft.admit()
         check_files(connection, hub, draft.changes.put.values())
         return draft.publish(connection)
+
+
+def first_commit(
+    connection: sa.Connection,
+    hub: Hub,
+    caller: Caller,
+    repository: Repository,
+    files: Sequence[AddStoredFile],
+) -> Commit:
+    """Make main of a new repository, in the transaction that makes it.
+
+    Nobody is asked to admit it: it holds what the protocol itself puts there.
+    """
+    wanted = _Wanted(hub, caller, repository, MAIN, files, "initial commit", "", None)
+    draft = _Draft(wanted, hub.metadata.within(connection))
+    check_files(connection, hub, draft.changes.put.values())
+    return draft.publish(connection)
 
 
 def check_files(connection: sa.Connection, hub: Hub, files: Iterable[NewFile]) -> None:

@@ -101,6 +101,7 @@ class Visit:
     details: dict[str, str | int] = field(default_factory=dict)
     # What it turned out to be about, and what was decided: for the record.
     subject: str = ""
+    subject_kind: str = ""
     verdict: Verdict = _ALLOWED
 
     @functools.cached_property
@@ -222,6 +223,13 @@ def identify(hub: Hub, request: Request) -> Caller:
     return caller
 
 
+def open_endpoint(
+    handler: Callable[[Request, Body], Response],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint for anybody: for what tells nothing that the asker did not bring."""
+    return functools.partial(_in_thread, handler)
+
+
 def account_endpoint(
     hub: Hub,
     operation: str,
@@ -315,7 +323,7 @@ def _of_repository(
     moved = None if repository else hub.metadata.moved(name)
     found = repository or moved
     name = found.id if found else name
-    visit.subject = str(name)
+    visit.subject, visit.subject_kind = str(name), name.kind
     visit.verdict = hub.authorizer.may(visit.caller, verb, name, found)
     refusal = None
     if found is None or not visit.verdict.allowed:
@@ -392,6 +400,7 @@ def _noted(visit: Visit, operation: str, verb: Verb, handler: Callable[[], Respo
             verb=verb,
             method=visit.request.method,
             repository=visit.subject,
+            kind=visit.subject_kind,
             verdict=visit.verdict,
             status=status,
             request_id=visit.request_id,

@@ -15,20 +15,27 @@ class HubError(Exception):
     """An answer that is an error; `code` goes to X-Error-Code."""
 
     def __init__(
-        self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        code: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        body: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.headers = headers or {}
+        self.body = body or {}  # what clients read beside the error
 
     def response(self) -> JSONResponse:
         """Return the error as a client reads it: JSON body, code and message in headers."""
         headers = {"X-Error-Message": _header_text(self.message), **self.headers}
         if self.code:
             headers["X-Error-Code"] = self.code
-        return JSONResponse({"error": self.message}, self.status, headers)
+        return JSONResponse({"error": self.message, **self.body}, self.status, headers)
 
 
 def repository_not_found() -> HubError:

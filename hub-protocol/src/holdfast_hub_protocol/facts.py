@@ -24,19 +24,40 @@ MAX_CARD_SIZE: Final = 1 << 20
 MAX_CONFIG_SIZE: Final = 4 << 20
 MAX_TENSOR_HEADER_SIZE: Final = 100_000_000  # the bound of the safetensors format itself
 MAX_DEPTH: Final = 16
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TELLING: Final = ("README.md", "config.json", "tokenizer_config.json")
 _TELLING_SUFFIXES: Final = (".safetensors", ".gguf")
 _CONFIG_KEYS: Final = ("architectures", "model_type", "auto_map", "quantization_config")
 _TOKENIZER_KEYS: Final = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
 
 
-class _CardLoader(yaml.SafeLoader):
-    """YAML without aliases: a card of a few lines must not expand to gigabytes."""
+def metadata_block(text: str) -> str | None:
+    """Return the YAML between the two lines `---` that a card begins with, if it does."""
+    lines = text.lstrip().removeprefix("\ufeff").splitlines()
+    if not lines or lines[0].rstrip() != "---":
+        return None
+    end = next((index for index, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    return None if end is None else "\n".join(lines[1:end])
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a model card")
-        return super().compose_node(parent, index)
+
+def load_metadata(block: str) -> Any:  # noqa: ANN401 - JSON
+    """Return YAML as strict JSON; raise ValueError, with words for the author, if it is none.
+
+    No aliases: a card of a few lines must not expand to gigabytes. Nesting is checked before the
+    C library builds anything: it would overflow its stack.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(block, Loader=_LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("aliases are not allowed in a card")  # noqa: TRY004 - a card's
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError("nested too deeply")
+        return _plain(yaml.load(block, Loader=_LOADER))  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def read_facts(files: Iterable[NewFile], blob: Callable[[str], Path]) -> dict[str, Any]:
@@ -88,13 +109,9 @@ def _card(content: bytes | None) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        lines = content.decode("utf-8-sig").splitlines()
-        if not lines or lines[0].rstrip() != "---":
-            return None
-        end = next(index for index, line in enumerate(lines[1:], 1) if line.rstrip() == "---")
-        data = yaml.load("\n".join(lines[1:end]), Loader=_CardLoader)  # noqa: S506 - a SafeLoader
-        plain = _plain(data)
-    except (UnicodeDecodeError, StopIteration, yaml.YAMLError, ValueError, RecursionError):
+        block = metadata_block(content.decode("utf-8-sig"))
+        plain = None if block is None else load_metadata(block)
+    except ValueError:
         return None
     return plain if isinstance(plain, dict) else None
 

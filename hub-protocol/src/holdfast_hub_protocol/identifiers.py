@@ -45,7 +45,7 @@ class RepositoryId:
                     f"not a repository name: {self.namespace!r}/{self.name!r}; "
                     "use letters, digits, '-', '_' and '.'"
                 )
-        if self.namespace in _RESERVED_NAMESPACES or self.name.endswith(".git"):
+        if self.namespace.lower() in _RESERVED_NAMESPACES or self.name.lower().endswith(".git"):
             raise BadIdentifierError(f"reserved repository name: {self.namespace}/{self.name}")
         if len(str(self)) > 96:
             raise BadIdentifierError("a repository name has at most 96 characters")
