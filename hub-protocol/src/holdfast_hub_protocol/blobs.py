@@ -9,14 +9,13 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from holdfast_hub_protocol.git_objects import blob_hasher
 from holdfast_hub_protocol.identifiers import is_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
 CHUNK_SIZE: Final = 1 << 20
@@ -50,86 +49,6 @@ class Stored:
     sha256: str
     size: int
     modified: float  # Unix seconds
-
-
-class Incoming(Protocol):
-    """Content on its way in; nobody can see it before `keep` returns."""
-
-    @property
-    def size(self) -> int:
-        """The number of bytes written so far."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Hash and store more bytes; SizeMismatchError past the announced size."""
-
-    def keep(self, sha256: str | None = None) -> Content:
-        """Make it a blob, durable when this returns; `sha256` is what it must be, if known.
-
-        Raises DigestMismatchError or SizeMismatchError, with nothing stored.
-        """
-
-
-class Partial(Protocol):
-    """Content that comes in parts, in any order, over several requests and processes."""
-
-    def write(self, offset: int, pieces: Iterable[bytes], size: int) -> str:
-        """Store `size` bytes from `offset` on, durably; return their SHA-256.
-
-        Raises SizeMismatchError for more or fewer.
-        """
-
-    def is_there(self) -> bool:
-        """Tell whether any part is."""
-
-    def keep(self, sha256: str) -> Content:
-        """Make it a blob if it is what it must be; DigestMismatchError, FileNotFoundError."""
-
-    def discard(self) -> None:
-        """Forget it."""
-
-
-class BlobStorage(Protocol):
-    """What the protocol needs of a place for blobs: a POSIX folder today.
-
-    A blob appears whole and durable, or not at all, and never changes; that is all that a
-    storage must promise, and what an object store promises too. `path` is the one call that such
-    a store would answer by fetching: readers of headers and nginx want a file.
-    """
-
-    def create(self) -> None:
-        """Make it ready, and remove what killed processes left behind."""
-
-    def path(self, sha256: str) -> Path:
-        """Return the local file of a blob, there or not; ValueError for a malformed digest."""
-
-    def has(self, sha256: str, size: int) -> bool:
-        """Tell whether a blob of this size is there and not known to be damaged."""
-
-    def open(self, sha256: str) -> BinaryIO:
-        """Open a blob for reading; FileNotFoundError if it is not there."""
-
-    def receive(
-        self, size: int | None = None, *, git: bool = False
-    ) -> AbstractContextManager[Incoming]:
-        """Take in content piece by piece; without `keep` nothing stays."""
-
-    def partial(self, name: str) -> Partial:
-        """Take in content in parts, under a name of the caller's."""
-
-    def add(self, source: Path, sha256: str, *, link: bool = True) -> Content:
-        """Take in a file of this machine, checked."""
-
-    def remove(self, sha256: str) -> None:
-        """Remove a blob, if it is there."""
-
-    def set_aside(self, sha256: str) -> None:
-        """Take a damaged blob out of sight, kept for whoever looks into it."""
-
-    def stored(self) -> Iterator[Stored]:
-        """List the blobs, by digest."""
-
-    def free_bytes(self) -> int | None:
-        """Return how much more fits; None where nobody can tell."""
 
 
 def read_content(file: BinaryIO) -> Content:
@@ -285,6 +204,21 @@ class BlobStore:
                 except FileNotFoundError:
                     continue  # removed since it was listed
                 yield Stored(path.name, status.st_size, status.st_mtime)
+
+    def strangers(self) -> Iterator[Path]:
+        """List what lies among the blobs and is none, by path."""
+        for path in sorted((self.root / "sha256").iterdir()):
+            if not path.is_dir():
+                yield path
+                continue
+            for blob in sorted(path.iterdir()):
+                in_place = is_sha256(blob.name) and blob.name.startswith(path.name)
+                if not in_place or not blob.is_file():
+                    yield blob
+
+    def set_aside_digests(self) -> list[str]:
+        """List the blobs that were set aside, sorted."""
+        return sorted(path.name for path in self.damaged.iterdir())
 
     def free_bytes(self) -> int | None:
         """Return how much more the file system takes from this user."""

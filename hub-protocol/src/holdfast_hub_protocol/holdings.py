@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from holdfast_hub_protocol.blobs import BlobStorage
+    from holdfast_hub_protocol.blob_storage import BlobStorage
     from holdfast_hub_protocol.records import NewFile
 
 # What git clients and `lfs-files` want to know beside the digest: where it first came, and when.
@@ -79,12 +79,9 @@ def hold(
     date: datetime,
 ) -> None:
     """Note that a repository holds the blobs of files, in the transaction that publishes them."""
-    known = set(
-        connection.execute(
-            sa.select(holdings.c.sha256).where(holdings.c.repository_id == repository_key)
-        ).scalars()
-    )
-    new = {file.sha256: file for file in files if file.sha256 not in known}
+    listed = list(files)
+    known = held(connection, repository_key, list({file.sha256 for file in listed}))
+    new = {file.sha256: file for file in listed if file.sha256 not in known}
     insert_missing(
         connection,
         holdings,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from holdfast_hub_protocol.access import Authorizer, Caller
-    from holdfast_hub_protocol.blobs import BlobStorage
+    from holdfast_hub_protocol.blob_storage import BlobStorage
     from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import NewFile, Repository
 
@@ -164,18 +164,7 @@ class Staging:
     def usage(self, namespace: str) -> Usage:
         """Return what a namespace holds and has reserved."""
         with self.metadata.engine.connect() as connection:
-            return self._usage(connection, namespace)
-
-    def usages(self) -> list[Usage]:
-        """Return the usage of every namespace that has repositories, for operators."""
-        folded = sa.func.lower(schema.repositories.c.namespace)
-        with self.metadata.engine.connect() as connection:
-            names = connection.execute(
-                sa.select(sa.func.min(schema.repositories.c.namespace))
-                .group_by(folded)
-                .order_by(folded)
-            ).scalars()
-            return [self._usage(connection, name) for name in names.all()]
+            return _usage(connection, namespace, self.quotas, self.clock())
 
     def expire(self) -> int:
         """Forget what has waited too long; return how many rows that was."""
@@ -228,40 +217,10 @@ class Staging:
         limit = self.quotas.of(repository.id.namespace)
         if limit is None:
             return
-        usage = self._usage(connection, repository.id.namespace)
+        usage = _usage(connection, repository.id.namespace, self.quotas, self.clock())
         if usage.held + usage.reserved > limit:
             before = Usage(usage.namespace, usage.held, max(0, usage.reserved - asked), limit)
             raise QuotaError(before, asked)  # and the transaction with the reservation ends
-
-    def _usage(self, connection: sa.Connection, namespace: str) -> Usage:
-        repositories = schema.repositories
-        here = sa.func.lower(repositories.c.namespace) == namespace.lower()
-        blobs = (
-            sa.select(sa.func.max(holdings.c.size).label("size"))
-            .join(repositories, repositories.c.id == holdings.c.repository_id)
-            .where(here)
-            .group_by(holdings.c.sha256)
-            .subquery()
-        )
-        committed = connection.execute(sa.select(sa.func.sum(blobs.c.size))).scalar()
-
-        def size_of(*states: str) -> sa.ColumnElement[int]:
-            return sa.func.coalesce(
-                sa.func.sum(sa.case((staged.c.state.in_(states), staged.c.size), else_=0)), 0
-            )
-
-        rows = connection.execute(
-            sa.select(size_of(_PLEDGED).label("pledged"), size_of(_AWAITED, _STAGED).label("come"))
-            .join(repositories, repositories.c.id == staged.c.repository_id)
-            .where(here, staged.c.expires_at > int(self.clock()))
-            .group_by(staged.c.repository_id)
-        )
-        return Usage(
-            namespace=namespace,
-            held=int(committed or 0),
-            reserved=sum(max(int(row.pledged), int(row.come)) for row in rows),
-            limit=self.quotas.of(namespace),
-        )
 
     @staticmethod
     def _lock(connection: sa.Connection, namespace: str) -> None:
@@ -271,6 +230,48 @@ class Staging:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
         else:
             connection.execute(staged.delete().where(sa.false()))
+
+
+def namespace_usages(engine: sa.Engine, quotas: Quotas) -> list[Usage]:
+    """Return the usage of every namespace that has repositories, for operators."""
+    folded = sa.func.lower(schema.repositories.c.namespace)
+    names = (
+        sa.select(sa.func.min(schema.repositories.c.namespace)).group_by(folded).order_by(folded)
+    )
+    with engine.connect() as connection:
+        found = connection.execute(names).scalars().all()
+        return [_usage(connection, name, quotas, time.time()) for name in found]
+
+
+def _usage(connection: sa.Connection, namespace: str, quotas: Quotas, now: float) -> Usage:
+    repositories = schema.repositories
+    here = sa.func.lower(repositories.c.namespace) == namespace.lower()
+    blobs = (
+        sa.select(sa.func.max(holdings.c.size).label("size"))
+        .join(repositories, repositories.c.id == holdings.c.repository_id)
+        .where(here)
+        .group_by(holdings.c.sha256)
+        .subquery()
+    )
+    committed = connection.execute(sa.select(sa.func.sum(blobs.c.size))).scalar()
+
+    def size_of(*states: str) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(
+            sa.func.sum(sa.case((staged.c.state.in_(states), staged.c.size), else_=0)), 0
+        )
+
+    rows = connection.execute(
+        sa.select(size_of(_PLEDGED).label("pledged"), size_of(_AWAITED, _STAGED).label("come"))
+        .join(repositories, repositories.c.id == staged.c.repository_id)
+        .where(here, staged.c.expires_at > int(now))
+        .group_by(staged.c.repository_id)
+    )
+    return Usage(
+        namespace=namespace,
+        held=int(committed or 0),
+        reserved=sum(max(int(row.pledged), int(row.come)) for row in rows),
+        limit=quotas.of(namespace),
+    )
 
 
 def commit_staged(connection: sa.Connection, repository_key: int, files: Iterable[NewFile]) -> None:

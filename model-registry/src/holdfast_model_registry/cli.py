@@ -11,9 +11,12 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
-from holdfast_model_registry import serving
+from holdfast_model_registry import serving, storage_command
+from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.importing import import_revision
 from holdfast_model_registry.manifest import read_revisions
+from holdfast_model_registry.review import command as review_command
+from holdfast_model_registry.review.states import LOCAL, Actor
 from holdfast_model_registry.service import prepare
 from holdfast_model_registry.settings import read_settings
 from holdfast_model_registry.storage import Locations, one_writer, open_storage
@@ -39,14 +42,17 @@ def main() -> None:
 @click.option("--trust-database", metavar="URL", help="Users and tokens; SQLite in --data.")
 @click.option("--ledger", type=_PATH, metavar="DIR", help="The ledger; `ledger` in --data.")
 @click.option("--seed", type=_PATH, metavar="FILE", help="Users, tokens and models to begin with.")
+@click.option("--jurisdiction", metavar="NAME", help="Label of what clients make here.")
+@click.option("--kinds", metavar="KINDS", help="Of repositories; model,dataset.")
 @click.option("--accelerate", type=click.Choice(["nginx"]), help="Let nginx send the bytes.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes; 1.")
+@click.option("--policy", type=_PATH, metavar="FILE", help="What models must be; baseline's.")
 @click.option("--config", type=_PATH, metavar="FILE", help="YAML with these options as keys.")
 def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checked by Settings
     """Serve until SIGTERM. Needs --data, here or in the configuration file."""
     try:
         settings = read_settings(config, options)
-        for imported in prepare(settings.locations, settings.seed):
+        for imported in prepare(settings.locations, settings.seed, read_policy(settings.policy)):
             click.echo(f"{imported.id} at {imported.commit}", err=True)
         serving.serve(settings)
     except (TrustError, SQLAlchemyError) as error:
@@ -64,6 +70,8 @@ def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checke
 @click.option("--classification", metavar="NAME", help="The label; as it was.")
 @click.option("--database", default="", metavar="URL", help="As for serve.")
 @click.option("--ledger", type=_PATH, metavar="DIR", help="As for serve.")
+@click.option("--policy", type=_PATH, metavar="FILE", help="As for serve.")
+@click.option("--importer", metavar="NAME", help="Whose approval this is; the login.")
 @click.option("--json", "as_json", is_flag=True, help="Say nothing on standard error.")
 def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters as options
     data: Path,
@@ -75,6 +83,8 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     classification: str | None,
     database: str,
     ledger: Path | None,
+    policy: Path | None,
+    importer: str | None,
     *,
     no_team: bool,
     as_json: bool,
@@ -92,6 +102,7 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     locations = Locations(data, database, ledger=ledger)
     imported: list[Imported] = []
     try:
+        rules = read_policy(policy)
         revisions = read_revisions(manifest, [RepositoryId.parse(model) for model in models])
         storage = open_storage(locations)
         with one_writer(locations), Ledger(locations.ledger_folder) as record:
@@ -104,6 +115,9 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
                         lambda sha256: blobs / "sha256" / sha256[:2] / sha256,
                         teams=teams if teams or no_team else None,
                         labels=given,
+                        importer=Actor(importer, LOCAL) if importer else None,
+                        policy=rules,
+                        placed=True,
                     )
                 )
                 if not as_json:
@@ -114,6 +128,17 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     changed = any(each.changed for each in imported)
     document = {"changed": changed, "repositories": [each.as_json() for each in imported]}
     click.echo(json.dumps(document, indent=2))
+
+
+for _command in (
+    storage_command.gc_command,
+    storage_command.check_command,
+    storage_command.usage_command,
+):
+    main.add_command(_command)
+
+
+main.add_command(review_command.model)
 
 
 def _tell(imported: Imported) -> None:

@@ -14,11 +14,14 @@ from holdfast_hub_protocol.metadata import MetadataStore
 from holdfast_hub_protocol.schema import open_engine
 from holdfast_hub_protocol.xet.staged import XorbStore
 from holdfast_model_registry.errors import RegistryError
+from holdfast_model_registry.readers import adopt_old_table
 from holdfast_model_registry.signing_key import open_registry_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import sqlalchemy as sa
 
     from holdfast_model_registry.signing_key import RegistryKey
 
@@ -86,8 +89,20 @@ def open_storage(locations: Locations) -> Storage:
         ) from error
     metadata = MetadataStore(open_engine(locations.database_url))
     metadata.create_schema()
+    adopt_old_table(metadata.engine)
     fill(metadata.engine)
     return Storage(blobs, metadata, open_registry_key(locations.data))
+
+
+@contextmanager
+def one_view(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Open a connection on which all questions see the database as it was at the first."""
+    with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        else:
+            connection.exec_driver_sql("BEGIN")  # the driver's own comes with the first write
+        yield connection
 
 
 @contextmanager

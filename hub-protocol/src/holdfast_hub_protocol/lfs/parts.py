@@ -14,7 +14,7 @@ from holdfast_hub_protocol.lfs.addresses import announced
 from holdfast_hub_protocol.lfs.uploads import check_length, refusals
 
 if TYPE_CHECKING:
-    from holdfast_hub_protocol.blobs import Partial
+    from holdfast_hub_protocol.blob_storage import Partial
     from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
     from holdfast_hub_protocol.lfs.addresses import Announced
 

@@ -20,7 +20,8 @@ from holdfast_hub_protocol.xet.xorbs import Segment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from holdfast_hub_protocol.blobs import BlobStorage, Content, Incoming
+    from holdfast_hub_protocol.blob_storage import BlobStorage, Incoming
+    from holdfast_hub_protocol.blobs import Content
     from holdfast_hub_protocol.xet.shards import ShardFile, Term
     from holdfast_hub_protocol.xet.staged import Epoch
     from holdfast_hub_protocol.xet.xorbs import XorbIndex
