@@ -16,7 +16,7 @@ import yaml
 
 import holdfast_profiles
 from holdfast_hub_protocol import schema
-from holdfast_model_registry.readers import access
+from holdfast_model_registry.access_table import access
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -180,6 +180,17 @@ class Issuance(Transactions):
                 )
         return len(rows)
 
+    def token_named(self, token_id: str) -> tuple[str, int]:
+        """Return a token's name and when it was issued (Unix seconds); `TrustError` if unknown."""
+        statement = select(token_table.c.name, token_table.c.created_at).where(
+            token_table.c.id == token_id
+        )
+        with self._read() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise TrustError(f"no token {token_id}", next_command="holdfast-trust token list")
+        return row.name, row.created_at
+
     def tokens(self, principal: str | None = None) -> list[dict[str, object]]:
         """List tokens, never their secrets: id, principal, name, last_four, state, scope, times."""
         statement = (

@@ -15,7 +15,7 @@ from holdfast_trust.principals import Kind, Role, checked_name, checked_role
 from holdfast_trust.transactions import Transactions, find_principal, find_team, now
 
 if TYPE_CHECKING:
-    from sqlalchemy import RowMapping, Table
+    from sqlalchemy import RowMapping, Select, Table
 
     from holdfast_trust.transactions import Change
 
@@ -78,6 +78,39 @@ class Members(Transactions):
         )
         with self._read() as connection:
             return cast("Role | None", connection.execute(statement).scalar())
+
+    def members_of(self, team: str) -> dict[str, Role] | None:
+        """Return the users in a team with their roles, by name; None if there is no such team."""
+        statement = (
+            select(principal_table.c.name, memberships.c.role)
+            .select_from(team_table)
+            .outerjoin(memberships, memberships.c.team_id == team_table.c.id)
+            .outerjoin(
+                principal_table,
+                (principal_table.c.id == memberships.c.principal_id)
+                & (principal_table.c.kind == "user"),
+            )
+            .where(team_table.c.name == team)
+            .order_by(principal_table.c.name)
+        )
+        return self._roles(statement)
+
+    def teams_of(self, user: str) -> dict[str, Role] | None:
+        """Return a user's teams with their roles, by name; None if there is no such user."""
+        statement = (
+            select(team_table.c.name, memberships.c.role)
+            .select_from(principal_table)
+            .outerjoin(memberships, memberships.c.principal_id == principal_table.c.id)
+            .outerjoin(team_table, team_table.c.id == memberships.c.team_id)
+            .where(principal_table.c.name == user, principal_table.c.kind == "user")
+            .order_by(team_table.c.name)
+        )
+        return self._roles(statement)
+
+    def _roles(self, statement: Select[str, str]) -> dict[str, Role] | None:
+        with self._read() as connection:
+            rows = connection.execute(statement).all()
+        return {name: checked_role(role) for name, role in rows if name} if rows else None
 
     def remove_member(self, team: str, principal: str) -> bool:
         """Take a principal out of a team; return whether they were in it."""

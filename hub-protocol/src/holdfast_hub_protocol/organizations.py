@@ -1,0 +1,141 @@
+"""Who there is: teams as organisations with their members, and users; told to who may know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from holdfast_hub_protocol import schema
+from holdfast_hub_protocol.endpoints import account_endpoint
+from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.identifiers import BadIdentifierError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.responses import Response
+
+    from holdfast_hub_protocol.endpoints import Hub, Visit
+
+_COUNTED: Final = {"model": "numModels", "dataset": "numDatasets", "space": "numSpaces"}
+
+
+def routes(hub: Hub) -> list[Route]:
+    """Return what is told of organisations and users."""
+    organization, user = "/api/organizations/{name}", "/api/users/{name}"
+    return [
+        Route(f"{organization}/overview", account_endpoint(hub, "organization", overview)),
+        Route(f"{organization}/members", account_endpoint(hub, "organization", members)),
+        Route(f"{organization}/followers", account_endpoint(hub, "organization", followers)),
+        Route(f"{user}/overview", account_endpoint(hub, "user", user_overview)),
+        Route(f"{user}/followers", account_endpoint(hub, "user", user_follows)),
+        Route(f"{user}/following", account_endpoint(hub, "user", user_follows)),
+    ]
+
+
+def overview(visit: Visit) -> Response:
+    """Answer with a team that the caller is in or sees repositories of."""
+    name, people, counts = _organization(visit)
+    document: dict[str, Any] = {
+        "type": "org",
+        "name": name,
+        "fullname": name,
+        "avatarUrl": "",
+        "isVerified": False,
+        "isFollowing": False,
+        "numFollowers": 0,
+        **counts,
+    }
+    if name in visit.caller.teams:
+        document["numUsers"] = len(people)
+    return JSONResponse(document)
+
+
+def members(visit: Visit) -> Response:
+    """Answer with the members: all of them for who is one, none for who is not."""
+    name, people, _ = _organization(visit)
+    shown = people if name in visit.caller.teams else {}
+    return JSONResponse([_person(person) | {"role": role} for person, role in shown.items()])
+
+
+def followers(visit: Visit) -> Response:
+    """Answer that nobody follows: what one follows is not kept here."""
+    _organization(visit)
+    return JSONResponse([])
+
+
+def user_overview(visit: Visit) -> Response:
+    """Answer with the caller, with who shares a team with them, or whose repositories they see."""
+    name, shared, counts = _user(visit)
+    return JSONResponse(
+        {
+            **_person(name),
+            "isPro": False,
+            "isFollowing": False,
+            "numFollowers": 0,
+            "numFollowing": 0,
+            **counts,
+            "orgs": [{"name": team, "fullname": team, "avatarUrl": ""} for team in shared],
+        }
+    )
+
+
+def user_follows(visit: Visit) -> Response:
+    """Answer that nobody follows and nobody is followed."""
+    _user(visit)
+    return JSONResponse([])
+
+
+def _organization(visit: Visit) -> tuple[str, Mapping[str, str], dict[str, int]]:
+    name = _name(visit)
+    people = visit.hub.directory.members(name)
+    counts = _counts(visit, name)
+    if people is None or not (name in visit.caller.teams or any(counts.values())):
+        raise _not_found(name)
+    return name, people, counts
+
+
+def _user(visit: Visit) -> tuple[str, list[str], dict[str, int]]:
+    name = _name(visit)
+    teams = visit.hub.directory.teams(name)
+    counts = _counts(visit, name)
+    shared = [team for team in teams or () if team in visit.caller.teams]
+    known = name == visit.caller.name or shared or any(counts.values())
+    if teams is None or not known:
+        raise _not_found(name)
+    return name, shared, counts
+
+
+def _name(visit: Visit) -> str:
+    try:
+        name = visit.parameter("name")
+    except BadIdentifierError:
+        raise _not_found("this") from None
+    visit.details["name"] = name[:100]
+    return name
+
+
+def _person(name: str) -> dict[str, Any]:
+    return {"type": "user", "user": name, "fullname": name, "avatarUrl": ""}
+
+
+def _counts(visit: Visit, namespace: str) -> dict[str, int]:
+    """Return how many repositories of each kind the caller may see in a namespace."""
+    table = schema.repositories
+    statement = sa.select(table.c.id).where(
+        table.c.namespace == namespace, table.c.kind.in_(visit.hub.kinds)
+    )
+    with visit.hub.metadata.engine.connect() as connection:
+        keys = connection.execute(statement).scalars().all()
+    found = visit.hub.metadata.repositories_by_key(keys)
+    counts = {_COUNTED[kind]: 0 for kind in visit.hub.kinds}
+    for repository in visit.hub.authorizer.readable(visit.caller, found):
+        counts[_COUNTED[repository.id.kind]] += 1
+    return counts
+
+
+def _not_found(name: str) -> HubError:
+    return HubError(404, f"{name} does not exist")
