@@ -5,6 +5,7 @@ Written with every change of a main branch or a name, so that a listing reads no
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -13,9 +14,10 @@ from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.tags import tags_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _MAIN: Final = "refs/heads/main"
+_BATCH: Final = 500  # repositories indexed in one transaction
 GRAM: Final = 3  # characters: shorter texts are looked for in every name
 
 listings: Final = sa.Table(
@@ -70,10 +72,55 @@ def name_terms(text: str) -> set[str]:
 
 def index_repository(connection: sa.Connection, repository_key: int) -> None:
     """Bring what listings know of a repository up to date, in the transaction that changes it."""
+    for each in _found_by(connection, [repository_key]):
+        where = listings.c.repository_id == repository_key
+        if not connection.execute(listings.update().where(where).values(**each.row)).rowcount:
+            connection.execute(listings.insert().values(**each.row))
+        mine = terms.c.repository_id == repository_key
+        known = set(connection.execute(sa.select(terms.c.term).where(mine)).scalars())
+        if gone := sorted(known - each.terms):
+            connection.execute(terms.delete().where(mine, terms.c.term.in_(gone)))
+        _insert_terms(connection, [replace(each, terms=each.terms - known)])
+
+
+def index_missing(engine: sa.Engine) -> int:
+    """Index the repositories that listings know nothing of yet; return how many."""
+    table = schema.repositories
+    missing = (
+        sa.select(table.c.id)
+        .outerjoin(listings, listings.c.repository_id == table.c.id)
+        .where(listings.c.repository_id.is_(None))
+        .order_by(table.c.id)
+        .limit(_BATCH)
+    )
+    count = 0
+    while True:
+        with engine.connect() as connection:
+            found = _found_by(connection, list(connection.execute(missing).scalars()))
+        if not found:
+            return count
+        try:
+            with engine.begin() as connection:
+                connection.execute(listings.insert(), [each.row for each in found])
+                _insert_terms(connection, found)
+        except sa.exc.IntegrityError:
+            continue  # another process does the same
+        count += len(found)
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    kind: str
+    row: dict[str, Any]  # of `listings`
+    terms: set[str]
+
+
+def _found_by(connection: sa.Connection, keys: Sequence[int]) -> list[_Indexed]:
+    """Return what listings should know of these repositories."""
     table, refs, commits = schema.repositories, schema.refs, schema.commits
-    row = connection.execute(
+    rows = connection.execute(
         sa.select(
-            *(table.c.kind, table.c.folded, commits.c.oid, commits.c.snapshot_id),
+            *(table.c.id, table.c.kind, table.c.folded, commits.c.oid, commits.c.snapshot_id),
             schema.snapshots.c.facts,
         )
         .select_from(
@@ -81,54 +128,35 @@ def index_repository(connection: sa.Connection, repository_key: int) -> None:
             .outerjoin(commits, commits.c.id == refs.c.commit_id)
             .outerjoin(schema.snapshots, schema.snapshots.c.id == commits.c.snapshot_id)
         )
-        .where(table.c.id == repository_key)
-    ).one()
-    facts: dict[str, Any] = row.facts or {}
-    tags = tags_of(row.kind, facts)
-    values = {
-        "snapshot_id": row.snapshot_id,
-        "oid": row.oid,
-        "tags": tags,
-        "pipeline_tag": facts.get("pipeline_tag"),
-        "library_name": facts.get("library_name"),
-        "parameters": _parameters(facts),
-    }
-    where = listings.c.repository_id == repository_key
-    if not connection.execute(listings.update().where(where).values(**values)).rowcount:
-        connection.execute(listings.insert().values(repository_id=repository_key, **values))
-    wanted = {tag_term(tag) for tag in tags} | name_terms(row.folded)
-    if values["pipeline_tag"]:
-        wanted.add(task_term(values["pipeline_tag"]))
-    _write_terms(connection, row.kind, repository_key, wanted)
+        .where(table.c.id.in_(keys))
+    )
+    found = []
+    for row in rows:
+        facts: dict[str, Any] = row.facts or {}
+        tags, task = tags_of(row.kind, facts), facts.get("pipeline_tag")
+        wanted = {tag_term(tag) for tag in tags} | name_terms(row.folded)
+        wanted |= {task_term(task)} if task else set()
+        values = {
+            "repository_id": row.id,
+            "snapshot_id": row.snapshot_id,
+            "oid": row.oid,
+            "tags": tags,
+            "pipeline_tag": task,
+            "library_name": facts.get("library_name"),
+            "parameters": _parameters(facts),
+        }
+        found.append(_Indexed(row.kind, values, wanted))
+    return found
 
 
-def index_missing(engine: sa.Engine) -> int:
-    """Index the repositories that listings know nothing of yet; return how many."""
-    table = schema.repositories
-    with engine.begin() as connection:
-        keys = connection.execute(
-            sa.select(table.c.id)
-            .outerjoin(listings, listings.c.repository_id == table.c.id)
-            .where(listings.c.repository_id.is_(None))
-        ).scalars()
-        found = list(keys)
-        for key in found:
-            index_repository(connection, key)
-    return len(found)
-
-
-def _write_terms(
-    connection: sa.Connection, kind: str, repository_key: int, wanted: set[str]
-) -> None:
-    mine = terms.c.repository_id == repository_key
-    known = set(connection.execute(sa.select(terms.c.term).where(mine)).scalars())
-    if gone := sorted(known - wanted):
-        connection.execute(terms.delete().where(mine, terms.c.term.in_(gone)))
-    if new := sorted(wanted - known):
-        connection.execute(
-            terms.insert(),
-            [{"kind": kind, "term": term, "repository_id": repository_key} for term in new],
-        )
+def _insert_terms(connection: sa.Connection, found: Sequence[_Indexed]) -> None:
+    rows = [
+        {"kind": each.kind, "term": term, "repository_id": each.row["repository_id"]}
+        for each in found
+        for term in sorted(each.terms)
+    ]
+    if rows:
+        connection.execute(terms.insert(), rows)
 
 
 def _parameters(facts: Mapping[str, Any]) -> int | None:

@@ -14,6 +14,7 @@ from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.commits import first_commit, store_file
 from holdfast_hub_protocol.endpoints import account_endpoint, body_endpoint, repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
+from holdfast_hub_protocol.listings import index_repository
 from holdfast_hub_protocol.preupload import default_attributes
 from holdfast_hub_protocol.records import Repository
 from holdfast_hub_protocol.snapshots import insert
@@ -107,6 +108,7 @@ def move(visit: RepositoryVisit) -> Response:
                 .where(table.c.id == visit.repository.key)
                 .values(namespace=new.namespace, name=new.name, folded=new.folded)
             )
+            index_repository(connection, visit.repository.key)
             if new.folded != old.folded:
                 connection.execute(
                     redirects.insert().values(
