@@ -14,15 +14,21 @@ from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs
 from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.publishing import ConflictError, publish, touch
 from holdfast_hub_protocol.records import NewCommit, NewFile
+from holdfast_model_registry.admission.observing import Observer
+from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.lineage import inherit
 from holdfast_model_registry.readers import put_access
+from holdfast_model_registry.review.reviewing import RefusedError, Reviewing
+from holdfast_model_registry.review.states import LOCAL, Actor
+from holdfast_model_registry.review.withdrawing import place
 from holdfast_model_registry.signing_provenance import ContradictionError, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from holdfast_model_registry.admission.policy import ModelPolicy
     from holdfast_model_registry.manifest import Revision
     from holdfast_model_registry.storage import Storage
     from holdfast_trust.ledger import Ledger
@@ -66,13 +72,18 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
     labels: Mapping[str, str],
     link: bool = True,
     provenance: Provenance | None = None,
+    importer: Actor | None = None,
+    policy: ModelPolicy | None = None,
+    placed: bool = False,
 ) -> Imported:
     """Take in a revision whose blobs `source` (by SHA-256) finds, and point main at it.
 
     The ledger has the import before anybody can see it. Doing it again changes nothing. Without
     `provenance` no signer is known and none is needed.
     Raises RegistryError, with nothing visible, if a blob is missing or not what it should be, or
-    where its signature or labels do not hold.
+    where its signature, its labels or the policy (the level `baseline` if not given) do not hold.
+    The word of the `importer` (this login, if not given) counts as one approval. A model that is
+    `placed` is in the site's file, until it is withdrawn.
     """
     for file in revision.files:
         _take_in(storage, revision, file, source, link=link)
@@ -80,6 +91,8 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
     examined = provenance.examine(revision.files, storage.blobs.path)
     if why := provenance.refusal(revision.repository.kind, examined):
         raise _refused(revision, why)
+    who = importer or Actor(pwd.getpwuid(os.getuid()).pw_name, LOCAL)
+    reviewing = Reviewing(storage, policy or read_policy(None), ledger, Observer())
     facts = read_facts(revision.files, storage.blobs.path)
     commit = NewCommit(
         repository=revision.repository,
@@ -100,12 +113,16 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
             if access_changed:
                 inherit(connection, published.repository_key)
                 touch(connection, published.repository_key, commit.date)
-            changed = published.changed or access_changed
+            review = reviewing.begin(
+                connection, published.repository_key, commit.oid, revision.files, who
+            )
+            restored = placed and place(connection, published.repository_key)
+            changed = published.changed or access_changed or restored
             if changed:
                 ledger.append(
                     {
                         "action": "model.import",
-                        "actor": pwd.getpwuid(os.getuid()).pw_name,
+                        "actor": who.name,
                         "actor_kind": "local",
                         "model": str(revision.repository),
                         "commit": revision.commit,
@@ -113,9 +130,10 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
                         "files": {file.path: f"sha256:{file.sha256}" for file in revision.files},
                         "teams": list(access.teams),
                         "labels": dict(access.labels),
+                        **review,
                     }
                 )
-    except ContradictionError as error:
+    except (ContradictionError, RefusedError) as error:
         raise _refused(revision, str(error)) from error
     except (ConflictError, MissingBlobError) as error:
         raise RegistryError(

@@ -17,9 +17,11 @@ from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.folder import read_folder
 from holdfast_model_registry.importing import Imported, import_revision
+from holdfast_model_registry.review.states import LOCAL, Actor
 from holdfast_trust.seed import Seed, apply
 
 if TYPE_CHECKING:
+    from holdfast_model_registry.admission.policy import ModelPolicy
     from holdfast_model_registry.storage import Storage
     from holdfast_trust.ledger import Ledger
     from holdfast_trust.store import TrustStore
@@ -68,7 +70,13 @@ def read_seed(path: Path) -> RegistrySeed:
         raise _mistake(path, "; ".join(problems)) from None
 
 
-def plant(path: Path, store: TrustStore, storage: Storage, ledger: Ledger) -> list[Imported]:
+def plant(
+    path: Path,
+    store: TrustStore,
+    storage: Storage,
+    ledger: Ledger,
+    policy: ModelPolicy | None = None,
+) -> list[Imported]:
     """Bring in everything that the file names; doing it again changes nothing."""
     seed = read_seed(path)
     apply(store, seed)
@@ -89,6 +97,8 @@ def plant(path: Path, store: TrustStore, storage: Storage, ledger: Ledger) -> li
                 labels=model.labels.model_dump(),
                 # The folder is the user's own, and may be edited in place.
                 link=False,
+                importer=Actor("seed", LOCAL),
+                policy=policy,
             )
         )
     return imported

@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from holdfast_hub_protocol.admission import OpenAdmission
 from holdfast_hub_protocol.application import create_application
 from holdfast_hub_protocol.endpoints import Hub
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.sending import DirectSender, NginxSender
 from holdfast_hub_protocol.signing import Signer, read_or_make_secret
 from holdfast_model_registry import commit_manifest, commit_manifest_routes
-from holdfast_model_registry.policy import CedarAuthorizer, LedgerObserver, TokenAuthenticator
+from holdfast_model_registry.admission.admission import PolicyAdmission
+from holdfast_model_registry.admission.observing import Observer
+from holdfast_model_registry.admission.policy import read_policy
+from holdfast_model_registry.policy import (
+    CedarAuthorizer,
+    LedgerObserver,
+    TokenAuthenticator,
+    TrustDirectory,
+)
+from holdfast_model_registry.review.reviewing import Reviewing
+from holdfast_model_registry.review.rights import Rights
+from holdfast_model_registry.review.routes import ReviewRoutes
+from holdfast_model_registry.scanning.scanner import Scanner
 from holdfast_model_registry.seed import plant
 from holdfast_model_registry.signing_admission import ProvenanceAdmission
 from holdfast_model_registry.signing_key import trusted_keys
@@ -28,6 +39,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from holdfast_model_registry.admission.policy import ModelPolicy
     from holdfast_model_registry.importing import Imported
     from holdfast_model_registry.signing_key import Signer as TrustedSigner
 
@@ -41,25 +53,35 @@ class Service:
     application: ASGIApp
     ledger: Ledger
     store: TrustStore
+    scanner: Scanner
 
     def close(self) -> None:
         """Close the ledger with a checkpoint, and the databases."""
+        self.scanner.stop()
         self.ledger.close()
         self.store.close()
 
 
-def open_service(
+def open_service(  # noqa: PLR0913 - a registry is all of this
     locations: Locations,
     accelerate: Accelerator = "",
     quotas: Quotas = NO_QUOTAS,
     signers: Sequence[TrustedSigner] = (),
+    *,
+    jurisdiction: str = "",
+    kinds: Sequence[str] = ("model",),
+    policy: ModelPolicy | None = None,
 ) -> Service:
     """Open the registry in this process; after a fork, not before."""
     storage = open_storage(locations)
     ledger = Ledger(locations.ledger_folder)
     store = TrustStore(locations.trust_url)
-    authorizer = CedarAuthorizer(Decisions(), storage.metadata.engine)
+    authorizer = CedarAuthorizer(Decisions(), storage.metadata.engine, jurisdiction)
     provenance = Provenance(storage.key, trusted_keys(signers))
+    reviewing = Reviewing(storage, policy or read_policy(None), ledger, Observer())
+    scanner = Scanner(reviewing, locations.data)
+    rights = Rights(authorizer, authorizer, storage.metadata.engine)
+    admission = PolicyAdmission(reviewing, rights, scanner.soon)
     hub = Hub(
         metadata=storage.metadata,
         blobs=storage.blobs,
@@ -67,14 +89,20 @@ def open_service(
         authenticator=TokenAuthenticator(store),
         authorizer=authorizer,
         observer=LedgerObserver(ledger),
-        admission=ProvenanceAdmission(OpenAdmission(), provenance, authorizer, storage.metadata),
+        admission=ProvenanceAdmission(admission, provenance, authorizer, storage.metadata),
+        directory=TrustDirectory(store),
+        kinds=kinds,
         quotas=quotas,
         signer=Signer(read_or_make_secret(locations.signing_key)),
     )
-    return Service(create_application(hub, [commit_manifest_routes.routes]), ledger, store)
+    own = (commit_manifest_routes.routes, ReviewRoutes(reviewing, rights))
+    scanner.start()
+    return Service(create_application(hub, own), ledger, store, scanner)
 
 
-def prepare(locations: Locations, seed: Path | None) -> list[Imported]:
+def prepare(
+    locations: Locations, seed: Path | None, policy: ModelPolicy | None = None
+) -> list[Imported]:
     """Make what a registry needs before it serves: folders, tables, the seed; check policies.
 
     Leaves nothing open, so that workers may be forked afterwards.
@@ -89,7 +117,7 @@ def prepare(locations: Locations, seed: Path | None) -> list[Imported]:
             store = TrustStore(locations.trust_url, ledger=ledger, actor="seed")
             try:
                 store.create_schema()
-                return plant(seed, store, storage, ledger) if seed else []
+                return plant(seed, store, storage, ledger, policy) if seed else []
             finally:
                 store.close()
     finally:

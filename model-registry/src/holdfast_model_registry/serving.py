@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
+from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.service import open_service
 
@@ -67,7 +68,13 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.service = open_service(
-            settings.locations, settings.accelerate, settings.quotas.quotas, settings.signers
+            settings.locations,
+            settings.accelerate,
+            settings.quotas.quotas,
+            settings.signers,
+            jurisdiction=settings.jurisdiction,
+            kinds=settings.kinds,
+            policy=read_policy(settings.policy),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -42,10 +42,25 @@ class Settings(BaseModel):
     trust_database: str = ""
     ledger: Path | None = None
     seed: Path | None = None
+    jurisdiction: str = ""  # the label of what clients make here; without one they make nothing
+    kinds: tuple[Literal["model", "dataset"], ...] = ("model", "dataset")
     accelerate: Literal["", "nginx"] = ""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    policy: Path | None = None
     quotas: QuotaSettings = QuotaSettings()  # in the configuration file only
     signers: tuple[Signer, ...] = ()  # likewise: whose model signatures and receipts are believed
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: Any) -> Any:  # noqa: ANN401 - as it was written
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("kinds")
+    @classmethod
+    def _names_each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("expected model, dataset or both, such as model,dataset")
+        return value
 
     @field_validator("listen")
     @classmethod

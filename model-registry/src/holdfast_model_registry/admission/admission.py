@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.access import Caller
     from holdfast_hub_protocol.admission import Proposal
     from holdfast_hub_protocol.records import Commit, Repository
-    from holdfast_model_registry.admission.observing import Observer
-    from holdfast_model_registry.admission.policy import ModelPolicy
+    from holdfast_model_registry.review.reviewing import Reviewing
     from holdfast_model_registry.review.rights import Rights
-    from holdfast_trust.ledger import Ledger
 
 _OF_ONE_FILE: Final = frozenset({"pickle", "archive", "format", "malformed", "remote-code", "name"})
 
@@ -39,20 +37,12 @@ def actor_of(caller: Caller) -> Actor:
 class PolicyAdmission:
     """Applies the policy to models; repositories of other kinds pass."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - it stands between all of these
-        self,
-        engine: sa.Engine,
-        policy: ModelPolicy,
-        ledger: Ledger,
-        rights: Rights,
-        observer: Observer,
-        scan_soon: Callable[[], None],
-    ) -> None:
-        self.engine = engine
-        self.policy = policy
-        self.ledger = ledger
+    def __init__(self, reviewing: Reviewing, rights: Rights, scan_soon: Callable[[], None]) -> None:
+        self.engine = reviewing.engine
+        self.policy = reviewing.policy
+        self.ledger = reviewing.ledger
+        self.observer = reviewing.observer
         self.rights = rights
-        self.observer = observer
         self.scan_soon = scan_soon
 
     def admit(self, proposal: Proposal) -> None:

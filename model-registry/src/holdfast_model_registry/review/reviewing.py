@@ -85,47 +85,52 @@ class Reviewing:
         )
         return judge(revision, self.policy)
 
-    def begin(  # noqa: PLR0913 - an import is all of this
+    def begin(
         self,
         connection: sa.Connection,
         repository: int,
-        model: str,
         commit: str,
         files: Sequence[NewFile],
-        *,
-        uploader: Actor,
-        approve: bool,
-    ) -> State:
+        importer: Actor,
+    ) -> dict[str, Any]:
         """Begin the review of a revision that was brought in whole, unless it has one.
 
-        With `approve` the word of whoever brings it in counts as one approval. Raises
-        RefusedError if the policy does not take it in.
+        The importer's word counts as one approval. Returns what the event of the import says of
+        it: `state`, `digest` and `approvals`. Raises RefusedError if the policy does not take it.
         """
+        digest = content_digest({file.path: file.sha256 for file in files})
         known = store.find(connection, repository, commit)
-        if known is not None:
-            return known.state
-        findings = self.judge(connection, repository, files, deep=True, new=True)
-        if refused := only(findings, Action.REFUSE):
-            raise RefusedError(in_words(refused))
-        self.observer.keep(connection, files)
-        state = settled(findings)
-        store.insert(
-            connection,
-            repository,
-            commit,
-            state=state,
-            waiting=False,
-            uploader=uploader.name,
-            findings=findings,
-        )
-        store.moved(connection, repository, commit, before="", after=state, actor=uploader, note="")
-        note_state(self.ledger, uploader, model, commit, before="", after=state)
-        if approve and not only(findings, Action.HOLD, Action.BAR):
-            review = store.lock(connection, repository, commit)
-            if review is not None:
-                digest = content_digest({file.path: file.sha256 for file in files})
-                return self._approve(connection, model, review, uploader, "brought in", digest)
-        return state
+        if known is None:
+            findings = self.judge(connection, repository, files, deep=True, new=True)
+            if refused := only(findings, Action.REFUSE):
+                raise RefusedError(in_words(refused))
+            self.observer.keep(connection, files)
+            state = settled(findings)
+            approves = not only(findings, Action.HOLD, Action.BAR)
+            if approves and self.policy.model_approvals == 1:
+                state = State.APPROVED
+            store.insert(
+                connection,
+                repository,
+                commit,
+                state=state,
+                waiting=False,
+                uploader=importer.name,
+                findings=findings,
+            )
+            store.moved(
+                connection, repository, commit, before="", after=state, actor=importer, note=""
+            )
+            known = store.find(connection, repository, commit)
+            if known is not None and approves:
+                store.approve(connection, known, importer, "brought in")
+                store.update(connection, known, digest=digest if state is State.APPROVED else "")
+        given = store.given(connection, repository, commit)
+        return {
+            "state": known.state if known else "",
+            "digest": digest,
+            "approvals": [each.approver for each in given],
+        }
 
     def approve(self, actor: Actor, repository: Repository, commit: Commit, note: str) -> State:
         """Add a person's approval, after judging the whole revision by today's policy.

@@ -1,32 +1,35 @@
-"""Who may write a repository, read it, and say what may be served; Cedar decides."""
+"""Who may write a repository, and who says what may be served; the authorizer decides."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast_model_registry.lineage_labels import labels_of
-from holdfast_model_registry.readers import NOBODY, read_access
-from holdfast_trust.decisions import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import sqlalchemy as sa
 
-    from holdfast_hub_protocol.access import Authorizer, Caller, Verb
+    from holdfast_hub_protocol.access import Authorizer, Caller, Verb, Verdict
     from holdfast_hub_protocol.records import Repository
-    from holdfast_trust.decisions import Decisions
-    from holdfast_trust.principals import Principal
 
 SERVING: Final = "serving"  # the team of the serving hosts, as policies name it
 
 
-class Rights:
-    """Asks the hub's authorizer about the protocol's verbs, and Cedar about approving."""
+class Approvers(Protocol):
+    """Decides whose word counts."""
 
-    def __init__(self, authorizer: Authorizer, decisions: Decisions, engine: sa.Engine) -> None:
+    def may_approve(self, caller: Caller, repository: Repository) -> Verdict:
+        """Decide whether the caller may say that a model's revision can be served."""
+
+
+class Rights:
+    """What reviews ask of those who decide."""
+
+    def __init__(self, authorizer: Authorizer, approvers: Approvers, engine: sa.Engine) -> None:
         self.authorizer = authorizer
-        self.decisions = decisions
+        self.approvers = approvers
         self.engine = engine
 
     def may(self, caller: Caller, verb: Verb, repository: Repository) -> bool:
@@ -35,18 +38,7 @@ class Rights:
 
     def may_approve(self, caller: Caller, repository: Repository) -> bool:
         """Decide whether the caller's word counts for what is served."""
-        access = read_access(self.engine, [repository.key]).get(repository.key, NOBODY)
-        resource = Resource(
-            kind="model",
-            id=str(repository.id),
-            team_readers=access.teams,
-            labels=self.labels(repository.key),
-            private=repository.private,
-            gated=bool(repository.gated),
-        )
-        # Every caller was made by TokenAuthenticator, which makes Principals only.
-        principal = cast("Principal", caller)
-        return self.decisions.decide(principal, "model:approve", resource).allowed
+        return self.approvers.may_approve(caller, repository).allowed
 
     def labels(self, repository: int) -> Mapping[str, str]:
         """Return the labels that hold for a repository, its own and what it inherits."""
