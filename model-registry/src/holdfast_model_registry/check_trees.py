@@ -39,17 +39,21 @@ def check_trees(connection: sa.Connection, checked: Counter[str]) -> Iterator[tu
         entries.c.sha256,
         entries.c.is_lfs,
     ).order_by(entries.c.snapshot_id)
-    stream = connection.execute(rows, execution_options={"yield_per": 10_000})
-    groups = groupby(stream, key=attrgetter("snapshot_id"))
-    key, group = next(groups, (None, iter(())))
-    for tree in connection.execute(trees, execution_options={"yield_per": 1000}):
-        while key is not None and key < tree.id:
-            key, group = next(groups, (None, iter(())))
-        found = list(group) if key == tree.id else []
-        checked["trees"] += 1
-        problem = _tree_problem(tree.tree_oid, found)
-        if problem:
-            yield "tree-wrong", f"tree {tree.tree_oid} of {tree.name}: {problem}", _RESTORE
+    options = {"yield_per": 10_000}
+    with (
+        connection.execute(rows, execution_options=options) as of_files,
+        connection.execute(trees, execution_options=options) as of_trees,
+    ):
+        groups = groupby(of_files, key=attrgetter("snapshot_id"))
+        key, group = next(groups, (None, iter(())))
+        for tree in of_trees:
+            while key is not None and key < tree.id:
+                key, group = next(groups, (None, iter(())))
+            found = list(group) if key == tree.id else []
+            checked["trees"] += 1
+            problem = _tree_problem(tree.tree_oid, found)
+            if problem:
+                yield "tree-wrong", f"tree {tree.tree_oid} of {tree.name}: {problem}", _RESTORE
 
 
 def _tree_problem(tree_oid: str, rows: list[sa.Row[Any]]) -> str:

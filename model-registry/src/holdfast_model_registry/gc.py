@@ -22,6 +22,7 @@ from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.holdings import guard, holdings, insert_missing
 from holdfast_hub_protocol.lfs.parts import forget_old_parts
 from holdfast_hub_protocol.staging import staged
+from holdfast_model_registry.storage import one_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,7 +83,7 @@ def collect(storage: Storage, *, grace: float = GRACE_SECONDS, dry_run: bool = F
     engine = storage.metadata.engine
     if not dry_run:
         _expire(storage, collected, now, grace)
-    with engine.connect() as connection:
+    with one_view(engine) as connection:
         out_of_reach = list(_unreachable_commits(connection))
     if not dry_run:
         _notice(engine, out_of_reach, now)
@@ -113,15 +114,18 @@ def _expire(storage: Storage, collected: Collected, now: float, grace: float) ->
     collected.leftovers += storage.xorbs.expire().files
 
 
-def _unreachable_commits(connection: sa.Connection) -> Iterator[int]:
-    """Yield the commits that no branch, tag, pull request or other record leads to."""
+def _unreachable_commits(
+    connection: sa.Connection, repository_key: int | None = None
+) -> Iterator[int]:
+    """Yield the commits, of one repository or all, that no branch or other record leads to."""
     roots = set(connection.execute(_roots()).scalars())
     commits = schema.commits
-    rows = connection.execution_options(yield_per=10_000).execute(
-        sa.select(
-            commits.c.repository_id, commits.c.id, commits.c.oid, commits.c.parent_oid
-        ).order_by(commits.c.repository_id)
-    )
+    query = sa.select(
+        commits.c.repository_id, commits.c.id, commits.c.oid, commits.c.parent_oid
+    ).order_by(commits.c.repository_id)
+    if repository_key is not None:
+        query = query.where(commits.c.repository_id == repository_key)
+    rows = connection.execute(query, execution_options={"yield_per": 10_000})
     for _, group in groupby(rows, key=attrgetter("repository_id")):
         by_oid = {row.oid: row for row in group}
         reached: set[str] = set()
@@ -151,30 +155,39 @@ def _notice(engine: sa.Engine, found: Sequence[int], now: float) -> None:
     with engine.begin() as connection:
         known = set(connection.execute(sa.select(unreachable.c.commit_id)).scalars())
         back = list(known - set(found))
-        for first in range(0, len(back), _BATCH):
-            part = back[first : first + _BATCH]
+        for part in _parts(back):
             connection.execute(unreachable.delete().where(unreachable.c.commit_id.in_(part)))
         new = [{"commit_id": each, "noticed_at": int(now)} for each in found if each not in known]
         insert_missing(connection, unreachable, new)
 
 
 def _collect_commits(engine: sa.Engine, collected: Collected, before: float) -> None:
-    old = sa.select(unreachable.c.commit_id).where(unreachable.c.noticed_at <= before)
+    commits = schema.commits
+    old = (
+        sa.select(commits.c.repository_id, commits.c.id)
+        .join(unreachable, unreachable.c.commit_id == commits.c.id)
+        .where(unreachable.c.noticed_at <= before)
+        .order_by(commits.c.repository_id)
+    )
     with engine.connect() as connection:
-        doomed = list(connection.execute(old).scalars())
+        rows = connection.execute(old).all()
     if collected.dry_run:
-        collected.commits = len(doomed)
+        collected.commits = len(rows)
         return
-    for first in range(0, len(doomed), _BATCH):
-        part = doomed[first : first + _BATCH]
+    for repository_key, group in groupby(rows, key=attrgetter("repository_id")):
+        doomed = {row.id for row in group}
         with engine.begin() as connection:
             guard(connection, exclusive=True)
-            # A branch may lead to it again since it was looked at.
-            back = set(connection.execute(_roots()).scalars())
-            gone = [key for key in part if key not in back]
-            connection.execute(unreachable.delete().where(unreachable.c.commit_id.in_(gone)))
-            connection.execute(schema.commits.delete().where(schema.commits.c.id.in_(gone)))
+            # A new branch may lead to some of them since they were looked at.
+            gone = doomed.intersection(_unreachable_commits(connection, repository_key))
+            for part in _parts(sorted(gone)):
+                connection.execute(unreachable.delete().where(unreachable.c.commit_id.in_(part)))
+                connection.execute(commits.delete().where(commits.c.id.in_(part)))
             collected.commits += len(gone)
+
+
+def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (items[first : first + _BATCH] for first in range(0, len(items), _BATCH))
 
 
 def _collect_snapshots(engine: sa.Engine, collected: Collected) -> None:
@@ -203,8 +216,7 @@ def _collect_snapshots(engine: sa.Engine, collected: Collected) -> None:
 
 def _drop_holdings(connection: sa.Connection, repository_key: int, digests: list[str]) -> None:
     snapshots, entries = schema.snapshots, schema.entries
-    for first in range(0, len(digests), _BATCH):
-        part = digests[first : first + _BATCH]
+    for part in _parts(digests):
         elsewhere = (
             sa.select(entries.c.sha256)
             .join(snapshots, snapshots.c.id == entries.c.snapshot_id)
@@ -223,13 +235,14 @@ def _unheld(storage: Storage) -> Iterator[Stored]:
     """Yield the blobs that nothing holds, by walking both sorted lists at once."""
     with storage.metadata.engine.connect() as connection:
         query = live_digests(connection.dialect.name)
-        held = connection.execution_options(yield_per=10_000).execute(query).scalars()
-        next_held = next(held, None)
-        for blob in storage.blobs.stored():
-            while next_held is not None and next_held < blob.sha256:
-                next_held = next(held, None)
-            if next_held != blob.sha256:
-                yield blob
+        with connection.execute(query, execution_options={"yield_per": 10_000}) as rows:
+            held = rows.scalars()
+            next_held = next(held, None)
+            for blob in storage.blobs.stored():
+                while next_held is not None and next_held < blob.sha256:
+                    next_held = next(held, None)
+                if next_held != blob.sha256:
+                    yield blob
 
 
 def live_digests(dialect: str) -> sa.Select[Any]:
