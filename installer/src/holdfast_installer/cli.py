@@ -32,7 +32,7 @@ COMMANDS = {
     "ca": ("holdfast_installer.principals:ca", "The certificate of the site's own authority."),
     "up": ("holdfast_installer.local.command:up", "Run everything on this machine, without root."),
     "down": ("holdfast_installer.local.command:down", "Stop what `up` started."),
-    "status": ("holdfast_installer.local.command:status", "Say what `up` started and how it is."),
+    "status": ("holdfast_installer.status.command:status", "Say what runs, and why what does not."),
     "quickstart": ("holdfast_installer.quickstart:quickstart", "The whole way, in a practice lab."),
 }
 

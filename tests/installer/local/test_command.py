@@ -32,7 +32,7 @@ def holdfast(*arguments: str | Path, seconds: float = 60) -> subprocess.Complete
     )
 
 
-@pytest.mark.parametrize("verb", ["up", "down", "status"])
+@pytest.mark.parametrize("verb", ["up", "down"])
 def test_without_local_they_say_what_is_missing(verb: str) -> None:
     done = holdfast(verb)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""`holdfast up | down | status --local`: a site on one machine, without root."""
+"""`holdfast up | down --local`, and what `status --local` shows: a site on one machine."""
 
 from __future__ import annotations
 
@@ -76,13 +76,8 @@ def down(*, local: bool, state: Path | None, as_json: bool) -> None:
     )
 
 
-@click.command()
-@_local_option
-@_state_option
-@json_option
-def status(*, local: bool, state: Path | None, as_json: bool) -> None:
-    """Show the local services; exit 1 unless every one of them runs and answers."""
-    del local
+def show_status(state: Path | None, *, as_json: bool) -> None:
+    """Show the local services; HoldfastError unless every one of them runs and answers."""
     seen = site_on_loopback.status(_layout(state))
     emit(seen, as_json=as_json, render=_render_status)
     if not seen.healthy:
