@@ -126,6 +126,34 @@ def test_a_token_that_is_not_issued_leaves_the_file_alone(ssh: Ssh, tmp_path: Pa
     assert output.read_text() == "the old one\n"
 
 
+def test_a_new_file_does_not_ask_for_a_rotation(ssh: Ssh, tmp_path: Path) -> None:
+    ssh.answers("issue " + ISSUED)
+    issue = (token, "issue", "ada", "--verb", "read", "--output", tmp_path / "new/token")
+    site = ("--site", site_file(tmp_path))
+    assert run(*issue, *site).exit_code == 0
+    words = shlex.split(ssh.commands[-1])
+    assert words[-6:] == ["token", "issue", "ada", "--verb", "read", "--json"]
+    assert "--rotate" not in words
+    assert run(*issue, "--rotate", *site).exit_code == 0
+    assert "--rotate" in shlex.split(ssh.commands[-1])
+
+
+def test_where_the_file_cannot_be_written_no_token_is_asked_for(ssh: Ssh, tmp_path: Path) -> None:
+    ssh.answers("issue " + ISSUED)
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "token"
+    done = run(token, "issue", "ada", "--output", output, "--site", site_file(tmp_path))
+    assert isinstance(done.exception, HoldfastError)
+    assert "No token was issued" in done.exception.problem
+    assert not ssh.asked.exists()
+
+
+def test_examples_are_given_in_the_words_of_this_command() -> None:
+    help_text = run(token, "issue", "--help").stdout
+    assert "holdfast token issue ada --name ci --verb write" in help_text
+    assert "holdfast-trust" not in help_text
+
+
 def test_no_host_to_ask_says_how_to_look(ssh: Ssh, tmp_path: Path) -> None:
     ssh.answers(code=255)
     done = run(user, "list", "--site", site_file(tmp_path))

@@ -10,6 +10,7 @@ import getpass
 import json
 import platform
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class _RemoteCommand(click.Command):
             original.name,
             params=[*original.params, *_parameters(site_option)],
             help=original.help,
+            epilog=(original.epilog or "").replace("holdfast-trust ", "holdfast ") or None,
             callback=None,
         )
         self._path = path
@@ -91,7 +93,10 @@ def _on_control(site: Site, arguments: tuple[str, ...]) -> tuple[int, str, str]:
 
 
 def _issue_into(site: Site, ctx: click.Context, output: Path) -> None:
-    """Issue a token whose secret goes to a file here; keep the file while its token holds."""
+    """Issue a token whose secret goes to a file here; keep the file while its token holds.
+
+    A valid token that the file does not hold is in use elsewhere: it ends only with --rotate.
+    """
     principal, name = ctx.params["principal"], ctx.params["name"]
     if output.exists() and not ctx.params["rotate"]:
         last_four = output.read_text().strip()[-4:]
@@ -102,21 +107,45 @@ def _issue_into(site: Site, ctx: click.Context, output: Path) -> None:
         ):
             console.print(f"{output} holds a valid token already")
             return
-    arguments = [*_without(ctx.meta[RAW], "--output"), "--rotate", "--json"]
+    _check_writable(output)
+    arguments = [*_without(ctx.meta[RAW], "--output"), "--json"]
     code, answer, said = _on_control(site, ("token", "issue", *arguments))
     if code != 0:
         raise HoldfastError(
             f"No token for {principal}.",
             where=f"holdfast-trust on {site.with_role('control')[0].name}",
             cause=said.strip(),
-            next_command="holdfast user list --site SITE.yml",
+            next_command=f"holdfast token list {principal} --site SITE.yml",
         )
     issued = json.loads(answer)
     secret = issued.pop("token")
-    write_atomically(output, f"{secret}\n".encode(), mode=0o600)
+    try:
+        write_atomically(output, f"{secret}\n".encode(), mode=0o600)
+    except OSError as error:
+        raise HoldfastError(
+            f"A token for {principal} was issued and lost: its file cannot be written.",
+            where=str(output),
+            cause=error.strerror or str(error),
+            next_command=f"holdfast token issue {principal} --name {name} --rotate --output FILE",
+        ) from error
     if ctx.params["as_json"]:
         click.echo(json.dumps({**issued, "output": str(output)}, indent=2))
     console.print(f"token written to {output}")
+
+
+def _check_writable(output: Path) -> None:
+    """Refuse before a token is issued whose secret would be lost."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise HoldfastError(
+            "No token was issued: its file cannot be written.",
+            where=str(output),
+            cause=error.strerror or str(error),
+            next_command="give --output a file in a folder that you may write",
+        ) from error
 
 
 def _remote(group: click.Group, path: tuple[str, ...]) -> click.Group:

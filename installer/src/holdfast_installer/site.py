@@ -196,7 +196,9 @@ class Team(Part):
     """People who share access."""
 
     name: DnsLabel = Field(description="RFC 1123 label.")
-    users: tuple[DnsLabel, ...] = Field((), description="User names.")
+    users: tuple[DnsLabel, ...] = Field(
+        (), description="User names; at the next apply, who was taken off the list leaves the team."
+    )
 
 
 class Canary(Part):

@@ -206,6 +206,10 @@ class _Bars:
                 + escape(f"{event.role or event.play}: {event.task}: {_shortened(event.msg)}"),
                 soft_wrap=True,
             )
+        elif event.event == "ok" and event.msg:
+            self._display.console.print(
+                escape(f"{event.host}: {event.role or event.play}: {event.msg}"), soft_wrap=True
+            )
         elif event.host in self._bars and event.role:
             self._begun[event.host].add((event.play, event.role))
             self._display.update(

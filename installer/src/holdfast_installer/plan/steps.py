@@ -22,7 +22,7 @@ ORDER: tuple[tuple[str, Where, str], ...] = (
     ("egress", "all", "nftables: default deny both ways, the plan's allow list"),
     ("postgresql", "control", "databases of the services"),
     ("release", "all", "environments side by side, from the mirror alone"),
-    ("identity", "control", "users, teams, tokens"),
+    ("identity", "control", "users, teams, tokens; who the site file drops leaves their team"),
     ("model_registry", "control", "the bundle's models, behind nginx"),
     ("vllm", "serving", "pull, verify and serve models, one unit a replica"),
     ("load_balancer", "control", "one smg a pool"),

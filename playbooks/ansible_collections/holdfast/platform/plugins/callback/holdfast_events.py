@@ -72,8 +72,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible ships no typ
         self._write("handler", role=_role(task), task=_task(task))
 
     def v2_runner_on_ok(self, result: Any) -> None:  # noqa: ANN401
-        """Note success."""
-        self._result("ok", result)
+        """Note success, with what the module tells people (its `told`)."""
+        self._result("ok", result, msg=_told(result))
 
     def v2_runner_on_skipped(self, result: Any) -> None:  # noqa: ANN401
         """Note a task that does not apply."""
@@ -100,6 +100,14 @@ def _role(task: Any) -> str:  # noqa: ANN401 - ansible's Task
 
 def _task(task: Any) -> str:  # noqa: ANN401 - ansible's Task
     return str(task.name or task.action)
+
+
+def _told(result: Any) -> str:  # noqa: ANN401 - ansible's TaskResult
+    told = result.result.get("told")
+    secret = result.task.no_log or result.result.get("_ansible_no_log")
+    if secret or not isinstance(told, list):
+        return ""
+    return "\n".join(map(str, told))[:LONGEST]
 
 
 def _message(result: Any) -> str:  # noqa: ANN401 - ansible's TaskResult

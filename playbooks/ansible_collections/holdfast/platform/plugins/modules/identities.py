@@ -14,7 +14,9 @@ module: identities
 short_description: Users, teams, services and the services' token files
 description:
   - Runs the platform's own trust library once, as the account that owns the identity database.
-  - Adds what is missing, takes nothing away; a token whose file does not hold is issued anew.
+  - Adds what is missing; a token whose file does not hold is issued anew.
+  - Takes those out of their teams whom the plan named there before and names no longer. Members who
+    came by a command stay, and nobody is removed from the database.
 author: The Holdfast founders
 options:
   python: {description: Interpreter of the platform's environment., type: path, required: true}
@@ -64,7 +66,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-# nothing beside changed
+told:
+  description: Who leaves which team, for people.
+  returned: always
+  type: list
+  elements: str
 """
 
 PROGRAM = """
@@ -86,18 +92,27 @@ everyone = seed.Seed(
     ),
     services=tuple(seed.SeedPrincipal(**service) for service in wanted["services"]),
 )
-with Ledger(Path(wanted["ledger"])) as ledger:
-    store = TrustStore(wanted["database"], ledger=ledger, actor="holdfast apply")
-    changed = store.create_schema(tuple(wanted["readers"]))
-    changed |= seed.apply(store, everyone)
-    changed |= store.bound_user_tokens(wanted["token_max_hours"] * 3600) > 0
-    for service in wanted["services"]:
-        path = Path(wanted["tokens"], service["name"])
-        if not token_file.holds_valid(store, path, service["name"], "default"):
-            token_file.write(path, store.issue_token(service["name"], "default", rotate=True))
-            changed = True
-    store.close()
-print(json.dumps({"changed": changed}))
+named = {(team["name"], user) for team in wanted["teams"] for user in team["users"]}
+named |= {(team, each["name"]) for each in wanted["services"] for team in each["teams"]}
+if wanted["check"]:
+    store = TrustStore(wanted["database"])
+    left, changed = store.members_to_leave(named), False
+else:
+    with Ledger(Path(wanted["ledger"])) as ledger:
+        store = TrustStore(wanted["database"], ledger=ledger, actor="holdfast apply")
+        changed = store.create_schema(tuple(wanted["readers"]))
+        changed |= seed.apply(store, everyone)
+        left = store.follow_site(named)
+        changed |= store.bound_user_tokens(wanted["token_max_hours"] * 3600) > 0
+        for service in wanted["services"]:
+            path = Path(wanted["tokens"], service["name"])
+            if not token_file.holds_valid(store, path, service["name"], "default"):
+                with token_file.place(path) as place:
+                    issued = store.issue_token(service["name"], "default", rotate=True)
+                    place.keep(issued.secret)
+                changed = True
+store.close()
+print(json.dumps({"changed": changed or bool(left), "left": left}))
 """
 
 
@@ -129,13 +144,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if module.check_mode:
-        # what the database holds can be asked without changing it only once there is one
-        module.exit_json(changed=not Path(module.params["python"]).exists())
+    if module.check_mode and not Path(module.params["python"]).exists():
+        module.exit_json(changed=True, told=[])  # nobody is there yet
     account = pwd.getpwnam(module.params["account"])
     done = subprocess.run(
         [module.params["python"], "-I", "-c", PROGRAM],
-        input=json.dumps(module.params),
+        input=json.dumps({**module.params, "check": module.check_mode}),
         capture_output=True,
         text=True,
         check=False,
@@ -145,9 +159,18 @@ def main() -> None:
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
     )
+    if done.returncode and module.check_mode:
+        # A database that is yet to be made, or of an older release: apply brings it up to date.
+        module.exit_json(changed=True, told=[])
     if done.returncode:
         module.fail_json(msg=f"the identity database is as it was: {done.stderr.strip()[-1500:]}")
-    module.exit_json(changed=json.loads(done.stdout)["changed"])
+    answer = json.loads(done.stdout)
+    verb = "would leave" if module.check_mode else "leaves"
+    told = [
+        f"{principal} {verb} the team {team}: the site no longer names them there"
+        for team, principal in answer["left"]
+    ]
+    module.exit_json(changed=answer["changed"], told=told)
 
 
 if __name__ == "__main__":
