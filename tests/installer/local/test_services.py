@@ -75,7 +75,7 @@ def test_everything_listens_on_loopback_alone(layout: Layout, programs: services
     site = example_site()
     ports = {name: 9000 + number for number, name in enumerate(services.port_names(site))}
     made = [
-        services.registry(layout, programs, ports),
+        services.registry(layout, programs, site, ports),
         services.gateway(layout, programs, ports),
         *services.balancers(layout, programs, site, ports),
     ]

@@ -77,7 +77,7 @@ def base_environment(layout: Layout, name: str) -> dict[str, str]:
     }
 
 
-def registry(layout: Layout, programs: Programs, ports: dict[str, int]) -> Service:
+def registry(layout: Layout, programs: Programs, site: Site, ports: dict[str, int]) -> Service:
     """Return the model registry, over SQLite."""
     address = f"{LOOPBACK}:{ports['registry']}"
     return Service(
@@ -86,7 +86,7 @@ def registry(layout: Layout, programs: Programs, ports: dict[str, int]) -> Servi
             *(str(programs.platform / "bin/holdfast-model-registry"), "serve"),
             *("--data", str(layout.registry), "--listen", address),
             *("--trust-database", layout.trust_database, "--ledger", str(layout.ledger)),
-            *("--seed", str(layout.seed)),
+            *("--seed", str(layout.seed), "--jurisdiction", site.jurisdiction),
         ),
         environment=base_environment(layout, "registry"),
         probe=f"http://{address}/healthz",

@@ -194,7 +194,7 @@ def _bring(
     _write_seed(site, layout, known)
     say("importing the models into the registry")
     installing.import_models(bundle, layout, installed, site)
-    registry = services.registry(layout, installed, known.ports)
+    registry = services.registry(layout, installed, site, known.ports)
     running = supervision.services(layout) if supervision.running(layout) else []
     if registry not in running:
         supervision.ensure(layout, [registry])
@@ -226,7 +226,7 @@ def _everything(  # noqa: PLR0913, PLR0917 - all that a site consists of
 ) -> list[Service]:
     services.write_gateway(layout, site, chosen)
     return [
-        services.registry(layout, installed, chosen),
+        services.registry(layout, installed, site, chosen),
         *(services.vllm(layout, installed, hardware, one, chosen) for one in placed),
         *services.balancers(layout, installed, site, chosen),
         services.gateway(layout, installed, chosen),
