@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +43,9 @@ class FileSecurity:
 
     status: Literal["safe", "queued", "suspicious", "unsafe", "unscanned"]
     detail: str = ""
+
+
+UNSCANNED: Final = FileSecurity("unscanned")
 
 
 class Admission(Protocol):

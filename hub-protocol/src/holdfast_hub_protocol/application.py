@@ -17,6 +17,7 @@ from starlette.routing import Route
 from holdfast_hub_protocol import (
     access_requests,
     account,
+    branches,
     cards,
     catalogue,
     committing,
@@ -64,6 +65,7 @@ _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
     repositories.repository_routes,
     preupload.routes,
     committing.routes,
+    branches.routes,
     account.repository_routes,
     access_requests.routes,
     discussion_routes.routes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, overload
@@ -98,6 +98,43 @@ def first_commit(
     return draft.publish(connection)
 
 
+def squash_branch(  # noqa: PLR0913 - as make_commit
+    hub: Hub, caller: Caller, repository: Repository, branch: str, *, title: str, message: str
+) -> Commit:
+    """Point a branch at a new commit without a parent, of the same files; return it."""
+    ref = f"refs/heads/{branch}"
+    with writing.transaction(hub, repository) as connection:
+        head = hub.metadata.within(connection).head(repository, ref)
+        if head is None:
+            raise errors.revision_not_found(branch)
+        date = _now()
+        content = _content(head.tree_oid, caller, date, title, message, parent=None)
+        oid = object_id("commit", content)
+        squashed = replace(
+            head,
+            oid=oid,
+            snapshot=snapshots.copy_snapshot(connection, repository, head, oid),
+            parent_oid=None,
+            title=title,
+            message=message,
+            author=caller.name,
+            date=date,
+        )
+        key = writing.put_commit(connection, repository, squashed, content)
+        writing.point(connection, repository, ref, key)
+        writing.touch(connection, repository)
+        files = _Files(hub.metadata.within(connection), changes.Changes(head))
+        try:
+            hub.admission.published(
+                connection,
+                Proposal(repository, ref, caller, head, files, (), (), hub.blobs.path),
+                oid,
+            )
+        except AdmissionError as error:
+            raise errors.forbidden(str(error)) from error
+        return squashed
+
+
 def check_files(connection: sa.Connection, hub: Hub, files: Iterable[NewFile]) -> None:
     """Raise HubError 400 unless the blobs of files are there, and stay until the commit."""
     try:
@@ -168,13 +205,14 @@ class _Draft:
 
     def publish(self, connection: sa.Connection) -> Commit:
         wanted, key = self._wanted, self._wanted.repository.key
-        date = datetime.now(UTC).replace(microsecond=0)
-        content = commit_content(
+        date = _now()
+        content = _content(
             self._folders.root,
-            author=signature(wanted.caller),
-            seconds=int(date.timestamp()),
-            message=f"{wanted.title}\n\n{wanted.message}" if wanted.message else wanted.title,
-            parents=[self.parent.oid] if self.parent else [],
+            wanted.caller,
+            date,
+            wanted.title,
+            wanted.message,
+            parent=self.parent_oid,
         )
         oid = object_id("commit", content)
         snapshot = self._snapshot(connection, oid)
@@ -244,6 +282,23 @@ class _Files(Sequence[NewFile]):
 
     def __iter__(self) -> Iterator[NewFile]:
         return iter(self._all)
+
+
+def _now() -> datetime:
+    """Return the present moment as git knows it, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _content(  # noqa: PLR0913 - what a commit says
+    tree: str, caller: Caller, date: datetime, title: str, message: str, *, parent: str | None
+) -> bytes:
+    return commit_content(
+        tree,
+        author=signature(caller),
+        seconds=int(date.timestamp()),
+        message=f"{title}\n\n{message}" if message else title,
+        parents=[parent] if parent else [],
+    )
 
 
 def _stored(

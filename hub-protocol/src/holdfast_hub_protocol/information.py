@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from holdfast_hub_protocol import errors
+from holdfast_hub_protocol import errors, expansion
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.admission import UNSCANNED
 from holdfast_hub_protocol.endpoints import repository_endpoint, repository_route
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from starlette.responses import Response
@@ -57,12 +59,30 @@ def information(visit: RepositoryVisit) -> Response:
     document["siblings"] = [sibling(entry, blobs=visit.flag("blobs")) for entry in files]
     document["usedStorage"] = sum({entry.sha256: entry.size for entry in files}.values())
     if visit.flag("securityStatus"):
-        document["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
-    wanted = visit.request.query_params.getlist("expand")
+        document["securityRepoStatus"] = _security(visit, commit, files)
+    wanted = expansion.wanted(visit.request.query_params, visit.repository.id.kind)
     if wanted:
+        document |= expansion.of_card(commit.facts if commit else {})
+        document |= {"downloadsAllTime": visit.repository.downloads}
         document = {key: document[key] for key in ("_id", "id", *wanted) if key in document}
     headers = {"X-Repo-Commit": commit.oid} if commit else None
     return JSONResponse(document, headers=headers)
+
+
+def _security(
+    visit: RepositoryVisit, commit: Commit | None, files: Sequence[Entry]
+) -> dict[str, Any]:
+    known = visit.hub.admission.security(visit.repository, commit) if commit else {}
+    waiting = {"queued", "unscanned"}
+    found = {entry.path: known.get(entry.path, UNSCANNED).status for entry in files}
+    return {
+        "scansDone": bool(found) and waiting.isdisjoint(found.values()),
+        "filesWithIssues": [
+            {"path": path, "level": status}
+            for path, status in found.items()
+            if status in {"suspicious", "unsafe"}
+        ],
+    }
 
 
 def describe(repository: Repository, commit: Commit | None) -> dict[str, Any]:

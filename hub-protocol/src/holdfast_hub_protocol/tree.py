@@ -13,11 +13,15 @@ from starlette.responses import JSONResponse
 
 from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.admission import UNSCANNED
 from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError, checked_path
 from holdfast_hub_protocol.information import timestamp
+from holdfast_hub_protocol.xet.reading import tree_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.responses import Response
     from starlette.routing import Route
 
@@ -60,8 +64,7 @@ def tree(visit: RepositoryVisit) -> Response:
     if len(found) > limit:
         found.pop()
         headers |= visit.next_link(encode_cursor(found[-1].path))
-    expand = visit.flag("expand")
-    return JSONResponse([item(entry, commit, expand=expand) for entry in found], headers=headers)
+    return JSONResponse(_items(visit, commit, found, expand=visit.flag("expand")), headers=headers)
 
 
 def paths_info(visit: RepositoryVisit) -> Response:
@@ -71,13 +74,43 @@ def paths_info(visit: RepositoryVisit) -> Response:
     visit.details["paths"] = len(paths)
     found = visit.hub.metadata.entries_at(commit, paths)
     return JSONResponse(
-        [item(entry, commit, expand=expand) for entry in found if entry.path],
+        _items(visit, commit, [entry for entry in found if entry.path], expand=expand),
         headers={"X-Repo-Commit": commit.oid},
     )
 
 
-def item(entry: Entry, commit: Commit, *, expand: bool) -> dict[str, Any]:
-    """Return a file or folder as trees list it; `expand` adds its last commit and scan."""
+def _items(
+    visit: RepositoryVisit, commit: Commit, entries: Sequence[Entry], *, expand: bool
+) -> list[dict[str, Any]]:
+    """Return entries as clients read them; `expand` adds who changed each last, and its scan."""
+    found = [item(entry) | tree_fields(visit, entry) for entry in entries]
+    if not expand:
+        return found
+    metadata = visit.hub.metadata
+    oids = {entry.last_commit for entry in entries if entry.last_commit}
+    commits = metadata.commits(visit.repository, oids)
+    security = visit.hub.admission.security(visit.repository, commit)
+    for entry, document in zip(entries, found, strict=True):
+        last = commits.get(entry.last_commit or "", commit)
+        document["lastCommit"] = {
+            "id": last.oid,
+            "title": last.title,
+            "date": timestamp(last.date),
+        }
+        if entry.sha256 is not None:
+            known = security.get(entry.path, UNSCANNED)
+            document["securityFileStatus"] = {
+                "status": known.status,
+                "avScan": None,
+                "pickleImportScan": {"highestSafetyLevel": known.status, "message": known.detail}
+                if known.detail
+                else None,
+            }
+    return found
+
+
+def item(entry: Entry) -> dict[str, Any]:
+    """Return a file or folder as trees list it."""
     found: dict[str, Any] = {
         "type": "directory" if entry.sha256 is None else "file",
         "oid": entry.oid,
@@ -90,18 +123,6 @@ def item(entry: Entry, commit: Commit, *, expand: bool) -> dict[str, Any]:
             "size": entry.size,
             "pointerSize": entry.pointer_size,
         }
-    if expand:
-        found["lastCommit"] = {
-            "id": commit.oid,
-            "title": commit.title,
-            "date": timestamp(commit.date),
-        }
-        if entry.sha256 is not None:
-            found["securityFileStatus"] = {
-                "status": "unscanned",
-                "avScan": None,
-                "pickleImportScan": None,
-            }
     return found
 
 
