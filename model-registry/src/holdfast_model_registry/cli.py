@@ -11,7 +11,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
-from holdfast_model_registry import serving, storage_command
+from holdfast_model_registry import serving, storage_command, verification_command
 from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.importing import import_revision
 from holdfast_model_registry.manifest import read_revisions
@@ -19,6 +19,8 @@ from holdfast_model_registry.review import command as review_command
 from holdfast_model_registry.review.states import LOCAL, Actor
 from holdfast_model_registry.service import prepare
 from holdfast_model_registry.settings import read_settings
+from holdfast_model_registry.signing_key import trusted_keys
+from holdfast_model_registry.signing_provenance import Provenance
 from holdfast_model_registry.storage import Locations, one_writer, open_storage
 from holdfast_trust.errors import TrustError
 from holdfast_trust.ledger import Ledger
@@ -71,6 +73,7 @@ def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checke
 @click.option("--database", default="", metavar="URL", help="As for serve.")
 @click.option("--ledger", type=_PATH, metavar="DIR", help="As for serve.")
 @click.option("--policy", type=_PATH, metavar="FILE", help="As for serve.")
+@click.option("--config", type=_PATH, metavar="FILE", help="As for serve; its signers are known.")
 @click.option("--importer", metavar="NAME", help="Whose approval this is; the login.")
 @click.option("--json", "as_json", is_flag=True, help="Say nothing on standard error.")
 def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters as options
@@ -84,6 +87,7 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     database: str,
     ledger: Path | None,
     policy: Path | None,
+    config: Path | None,
     importer: str | None,
     *,
     no_team: bool,
@@ -103,8 +107,10 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     imported: list[Imported] = []
     try:
         rules = read_policy(policy)
+        signers = read_settings(config, {"data": data}).signers
         revisions = read_revisions(manifest, [RepositoryId.parse(model) for model in models])
         storage = open_storage(locations)
+        provenance = Provenance(storage.key, trusted_keys(signers), rules.model_signature)
         with one_writer(locations), Ledger(locations.ledger_folder) as record:
             for revision in revisions:
                 imported.append(
@@ -117,6 +123,7 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
                         labels=given,
                         importer=Actor(importer, LOCAL) if importer else None,
                         policy=rules,
+                        provenance=provenance,
                         placed=True,
                     )
                 )
@@ -139,6 +146,9 @@ for _command in (
 
 
 main.add_command(review_command.model)
+main.add_command(verification_command.key)
+for _command in verification_command.OF_MODELS:
+    review_command.model.add_command(_command)
 
 
 def _tell(imported: Imported) -> None:

@@ -79,7 +79,7 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
     """Take in a revision whose blobs `source` (by SHA-256) finds, and point main at it.
 
     The ledger has the import before anybody can see it. Doing it again changes nothing. Without
-    `provenance` no signer is known and none is needed.
+    `provenance` no signer is known.
     Raises RegistryError, with nothing visible, if a blob is missing or not what it should be, or
     where its signature, its labels or the policy (the level `baseline` if not given) do not hold.
     The word of the `importer` (this login, if not given) counts as one approval. A model that is
@@ -87,12 +87,13 @@ def import_revision(  # noqa: PLR0913 - one operation with all that it needs
     """
     for file in revision.files:
         _take_in(storage, revision, file, source, link=link)
-    provenance = provenance or Provenance(storage.key)
+    policy = policy or read_policy(None)
+    provenance = provenance or Provenance(storage.key, rule=policy.model_signature)
     examined = provenance.examine(revision.files, storage.blobs.path)
     if why := provenance.refusal(revision.repository.kind, examined):
         raise _refused(revision, why)
     who = importer or Actor(pwd.getpwuid(os.getuid()).pw_name, LOCAL)
-    reviewing = Reviewing(storage, policy or read_policy(None), ledger, Observer())
+    reviewing = Reviewing(storage, policy, ledger, Observer())
     facts = read_facts(revision.files, storage.blobs.path)
     commit = NewCommit(
         repository=revision.repository,

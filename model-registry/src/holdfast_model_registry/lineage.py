@@ -24,7 +24,7 @@ from holdfast_model_registry.lineage_labels import (
     labels_of,
     strictest,
 )
-from holdfast_model_registry.readers import access
+from holdfast_model_registry.readers import access, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,6 +83,11 @@ class Ancestor:
     commit: str
     labels: Mapping[str, str] | None
     key: int | None
+
+    @property
+    def hidden(self) -> Ancestor:
+        """The same, for whoever may not know that it is here."""
+        return Ancestor(self.source, "", "", None, None)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as commands and pages show it."""
@@ -155,6 +160,7 @@ def inherit(connection: sa.Connection, repository_key: int) -> None:
         connection.execute(
             lineage.update().where(lineage.c.repository_id == key).values(labels=held)
         )
+        classify(connection, [key])
 
 
 def contradiction(connection: sa.Connection, repository_key: int) -> str:

@@ -10,7 +10,12 @@ from holdfast_hub_protocol.endpoints import Hub
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.sending import DirectSender, NginxSender
 from holdfast_hub_protocol.signing import Signer, read_or_make_secret
-from holdfast_model_registry import commit_manifest, commit_manifest_routes
+from holdfast_hub_protocol.xet.staged import READS_OVER
+from holdfast_model_registry import (
+    commit_manifest,
+    commit_manifest_routes,
+    verification_routes,
+)
 from holdfast_model_registry.admission.admission import PolicyAdmission
 from holdfast_model_registry.admission.observing import Observer
 from holdfast_model_registry.admission.policy import read_policy
@@ -29,6 +34,7 @@ from holdfast_model_registry.signing_admission import ProvenanceAdmission
 from holdfast_model_registry.signing_key import trusted_keys
 from holdfast_model_registry.signing_provenance import Provenance
 from holdfast_model_registry.storage import Locations, one_writer, open_storage
+from holdfast_model_registry.verification import Verifier
 from holdfast_trust.decisions import Decisions
 from holdfast_trust.ledger import Ledger
 from holdfast_trust.store import TrustStore
@@ -71,14 +77,19 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
     jurisdiction: str = "",
     kinds: Sequence[str] = ("model",),
     policy: ModelPolicy | None = None,
+    xet_reads_over: int = READS_OVER,
 ) -> Service:
     """Open the registry in this process; after a fork, not before."""
     storage = open_storage(locations)
     ledger = Ledger(locations.ledger_folder)
     store = TrustStore(locations.trust_url)
     authorizer = CedarAuthorizer(Decisions(), storage.metadata.engine, jurisdiction)
-    provenance = Provenance(storage.key, trusted_keys(signers))
-    reviewing = Reviewing(storage, policy or read_policy(None), ledger, Observer())
+    policy = policy or read_policy(None)
+    provenance = Provenance(storage.key, trusted_keys(signers), policy.model_signature)
+    verifier = Verifier(
+        storage.metadata, storage.blobs, (storage.key.trusted,), policy.model_signature
+    )
+    reviewing = Reviewing(storage, policy, ledger, Observer())
     scanner = Scanner(reviewing, locations.data)
     rights = Rights(authorizer, authorizer, storage.metadata.engine)
     admission = PolicyAdmission(reviewing, rights, scanner.soon)
@@ -93,9 +104,14 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
         directory=TrustDirectory(store),
         kinds=kinds,
         quotas=quotas,
+        xet_reads_over=xet_reads_over,
         signer=Signer(read_or_make_secret(locations.signing_key)),
     )
-    own = (commit_manifest_routes.routes, ReviewRoutes(reviewing, rights))
+    own = (
+        commit_manifest_routes.routes,
+        verification_routes.routes(verifier),
+        ReviewRoutes(reviewing, rights),
+    )
     scanner.start()
     return Service(create_application(hub, own), ledger, store, scanner)
 
