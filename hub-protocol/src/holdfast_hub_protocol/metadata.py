@@ -162,6 +162,16 @@ class MetadataStore:
             found |= {row.oid: _commit(row) for row in self._all(_commits(repository).where(some))}
         return found
 
+    def git_object(self, repository: Repository, commit: Commit) -> bytes | None:
+        """Return what git hashes to a commit's id; None for an id that came from elsewhere."""
+        table = schema.commits
+        row = self._one(
+            sa.select(table.c.object).where(
+                table.c.repository_id == repository.key, table.c.oid == commit.oid
+            )
+        )
+        return None if row is None else row.object
+
     def refs(self, repository: Repository) -> list[Ref]:
         """Return all branches and tags, by name."""
         rows = self._all(
@@ -230,6 +240,16 @@ class MetadataStore:
                 path.in_(names)
                 | sa.or_(*(path.endswith(end, autoescape=True) for end in suffixes)),
             )
+        )
+        return [_entry(row) for row in rows]
+
+    def entries(self, commit: Commit) -> list[Entry]:
+        """Return every file and folder of a commit but the root, by path."""
+        table = schema.entries
+        rows = self._all(
+            sa.select(*_ENTRY)
+            .where(table.c.snapshot_id == commit.snapshot, table.c.path != "")
+            .order_by(table.c.path)
         )
         return [_entry(row) for row in rows]
 
