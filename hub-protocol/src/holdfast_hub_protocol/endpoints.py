@@ -32,6 +32,7 @@ from holdfast_hub_protocol.identifiers import (
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.signing import SECRET_BYTES, Signer
 from holdfast_hub_protocol.staging import Staging
+from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_hub_protocol.xet.staged import XorbStore
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class Hub:
     directory: Directory = field(default_factory=NobodyKnown)
     kinds: Sequence[str] = ("model",)
     quotas: Quotas = NO_QUOTAS
-    # Files of more bytes are offered by xet too: there clients refuse to fetch them otherwise.
-    xet_reads_over: int = 50_000_000_000
+    xet_reads_over: int = READS_OVER
     # Processes that serve together share one secret.
     signer: Signer = field(default_factory=lambda: Signer(secrets.token_bytes(SECRET_BYTES)))
 

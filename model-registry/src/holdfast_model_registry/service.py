@@ -10,7 +10,7 @@ from holdfast_hub_protocol.endpoints import Hub
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.sending import DirectSender, NginxSender
 from holdfast_hub_protocol.signing import Signer, read_or_make_secret
-from holdfast_hub_protocol.xet.staged import READS_OVER
+from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_model_registry import (
     commit_manifest,
     commit_manifest_routes,

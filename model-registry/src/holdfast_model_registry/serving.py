@@ -75,6 +75,7 @@ class Worker:
             jurisdiction=settings.jurisdiction,
             kinds=settings.kinds,
             policy=read_policy(settings.policy),
+            xet_reads_over=settings.xet_reads_over,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 
 from holdfast_hub_protocol.quotas import Quotas
+from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.signing_key import Signer
 from holdfast_model_registry.storage import Locations
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     policy: Path | None = None
     quotas: QuotaSettings = QuotaSettings()  # in the configuration file only
+    xet_reads_over: ByteSize = ByteSize(READS_OVER)  # likewise: larger files are read by xet
     signers: tuple[Signer, ...] = ()  # likewise: whose model signatures and receipts are believed
 
     @field_validator("kinds", mode="before")
