@@ -38,24 +38,22 @@ _AGAIN: Final = "run the upload again, and everything is sent"
 
 def upload_xorb(visit: RepositoryVisit) -> Response:
     """Take in a xorb."""
-    claims_of(visit)
-    digest = _hash(visit)
-    epoch = _epoch(visit)
-    key = f"xorb:{to_hex(digest)}"
-    staging = visit.hub.staging
-    staging.reserve(visit.repository, {key: _announced(visit)})
-    try:
-        index = epoch.receive(digest, visit.stream)
-    except XetError as error:
-        staging.release(visit.repository.key, [key])
-        raise errors.bad_request(str(error)) from error
-    except BaseException:
-        staging.release(visit.repository.key, [key])
-        raise
-    if index is not None:
-        visit.details["xorb"] = to_hex(digest)
-        visit.details["size"] = sum(index.lengths)
-        staging.reserve(visit.repository, {key: sum(index.lengths)})
+    with _to_its_end(visit):
+        claims_of(visit)
+        digest = _hash(visit)
+        epoch = _epoch(visit)
+        key = f"xorb:{to_hex(digest)}"
+        staging = visit.hub.staging
+        staging.reserve(visit.repository, {key: _announced(visit)})
+        try:
+            index = epoch.receive(digest, visit.stream)
+        except BaseException:
+            staging.release(visit.repository.key, [key])
+            raise
+        if index is not None:
+            visit.details["xorb"] = to_hex(digest)
+            visit.details["size"] = sum(index.lengths)
+            staging.reserve(visit.repository, {key: sum(index.lengths)})
     return JSONResponse({"was_inserted": index is not None})
 
 
@@ -193,10 +191,27 @@ def _epoch(visit: RepositoryVisit) -> Epoch:
 
 
 def _hash(visit: RepositoryVisit) -> bytes:
+    return from_hex(visit.parameter("hash"))
+
+
+@contextmanager
+def _to_its_end(visit: RepositoryVisit) -> Iterator[None]:
+    """Answer 400 to what is malformed, once all of it has come.
+
+    Clients send a xorb whole before they read an answer, and try again for minutes if they
+    cannot.
+    """
     try:
-        return from_hex(visit.parameter("hash"))
-    except XetError as error:
-        raise errors.bad_request(str(error)) from error
+        yield
+    except (XetError, errors.HubError) as error:
+        left = MAX_STORED
+        for piece in visit.stream:
+            left -= len(piece)
+            if left < 0:
+                break
+        if isinstance(error, XetError):
+            raise errors.bad_request(str(error)) from error
+        raise
 
 
 def _announced(visit: RepositoryVisit) -> int:
