@@ -130,7 +130,7 @@ class Gate:
 def gate(world: World) -> Gate:
     world.publish(NAME, [world.store("README.md", b"x")])
     club = Club(world.metadata.engine)
-    hub = replace(world.hub, authenticator=club, authorizer=club, observer=club, directory=club)  # type: ignore[arg-type]  # makes nothing
+    hub = replace(world.hub, authenticator=club, authorizer=club, observer=club, directory=club)
     client = TestClient(create_application(hub), raise_server_exceptions=False)
     made = Gate(world, club, client)
     made.set("manual")
@@ -210,8 +210,8 @@ def test_what_cannot_be_done_says_so(gate: Gate) -> None:
     assert gate.ask("ada", "GET", f"{BASE}/pending?cursor=x").status_code == 400
     assert gate.names("accepted") == ["ben"]
     gate.set("")
-    for status in ("pending", "accepted", "rejected"):
-        assert gate.ask("ada", "GET", f"{BASE}/{status}").status_code == 400
+    for listed in ("pending", "accepted", "rejected"):
+        assert gate.ask("ada", "GET", f"{BASE}/{listed}").status_code == 400
     assert gate.post("ada", "grant", user="cleo") == 400
     assert gate.post("ada", "handle", user="ben", status="pending") == 400
     assert gate.knock("cleo").status_code == 400
