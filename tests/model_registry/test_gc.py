@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 from registry_parts import command
-from storage_parts import Shelf, digest_of
+from storage_parts import BASE, Shelf, digest_of
 
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.holdings import holdings
 from holdfast_hub_protocol.staging import Staging, staged
 from holdfast_model_registry.check import check
+from holdfast_model_registry.commit_manifest import commit_manifests
 from holdfast_model_registry.gc import collect, unreachable
+from holdfast_model_registry.review.tables import reviews
 from holdfast_model_registry.storage import Locations
 from holdfast_trust.ledger import read
 from postgresql_server import postgresql_server
@@ -109,6 +111,29 @@ def test_a_commit_that_a_branch_leads_to_again_stays(shelf: Shelf) -> None:
     assert collected.commits == 0
     with shelf.storage.metadata.engine.connect() as connection:
         assert connection.execute(found).scalar() == key
+
+
+def test_an_approved_commit_stays_and_what_belongs_to_a_commit_goes_with_it(shelf: Shelf) -> None:
+    first = shelf.commit("org/name", {"a.txt": b"approved"})
+    second = shelf.commit("org/name", {"a.txt": b"replaced"}, parent=first)
+    shelf.commit("org/name", {"a.txt": b"squashed"})
+    with shelf.storage.metadata.engine.begin() as connection:
+        commits = connection.execute(sa.select(schema.commits.c.oid, schema.commits.c.id))
+        keys = {row.oid: row.id for row in commits}
+        rows = [{"commit_id": key, "envelope": "{}"} for key in keys.values()]
+        connection.execute(commit_manifests.delete())
+        connection.execute(commit_manifests.insert(), rows)
+        values = dict.fromkeys(("digest", "uploader", "reason"), "") | {"scan": "done"}
+        values |= {"repository_id": shelf.key("org/name"), "commit_oid": first, "findings": []}
+        dates = {"created_at": BASE, "updated_at": BASE}
+        connection.execute(reviews.insert().values(**values, **dates, state="approved"))
+    collect(shelf.storage)
+    age(shelf)
+    assert collect(shelf.storage).commits == 1
+    with shelf.storage.metadata.engine.connect() as connection:
+        left = set(connection.execute(sa.select(commit_manifests.c.commit_id)).scalars())
+    assert left == set(keys.values()) - {keys[second]}
+    assert shelf.has(b"approved")
 
 
 def test_what_was_uploaded_and_not_yet_committed_stays_until_it_expires(shelf: Shelf) -> None:

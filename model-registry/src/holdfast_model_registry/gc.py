@@ -22,6 +22,8 @@ from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.holdings import guard, holdings, insert_missing
 from holdfast_hub_protocol.lfs.parts import forget_old_parts
 from holdfast_hub_protocol.staging import staged
+from holdfast_model_registry.review.states import State
+from holdfast_model_registry.review.tables import reviews
 from holdfast_model_registry.storage import one_view
 
 if TYPE_CHECKING:
@@ -140,15 +142,27 @@ def _unreachable_commits(
 
 
 def _roots() -> sa.CompoundSelect[Any]:
-    """Select what every table but our own points at: a record of a commit keeps it."""
-    pointing = [
-        key.parent
+    """Select the commits to begin from: what refs and the like point at, and what is approved.
+
+    A row that goes with its commit (ON DELETE CASCADE) does not keep it.
+    """
+    pointing: list[sa.Select[Any]] = [
+        sa.select(key.parent).where(key.parent.is_not(None))
         for table in schema.metadata.sorted_tables
-        if table is not unreachable
         for key in table.foreign_keys
-        if key.column is schema.commits.c.id
+        if key.column is schema.commits.c.id and key.ondelete != "CASCADE"
     ]
-    return sa.union_all(*(sa.select(column).where(column.is_not(None)) for column in pointing))
+    commits = schema.commits
+    approved = (
+        sa.select(commits.c.id)
+        .join(
+            reviews,
+            (reviews.c.repository_id == commits.c.repository_id)
+            & (reviews.c.commit_oid == commits.c.oid),
+        )
+        .where(reviews.c.state == State.APPROVED.value)
+    )
+    return sa.union_all(*pointing, approved)
 
 
 def _notice(engine: sa.Engine, found: Sequence[int], now: float) -> None:
