@@ -28,10 +28,10 @@ LEFT_OUT: dict[str, Any] = {
 TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 
 
-def make_inventory(site: Site, plan: Plan, bundle: Path) -> dict[str, Any]:
-    """Return the inventory as plain data: `site`, `plan`, `profile`, `bundle` for all, `host` each.
+def make_inventory(site: Site, plan: Plan, bundle: Path, operator: str = "") -> dict[str, Any]:
+    """Return the inventory as plain data: `site`, `plan`, `profile`, … for all, `host` each.
 
-    `bundle` is the folder of the verified bundle on the operator's machine.
+    `bundle` is the folder of the verified bundle on the operator's machine, `operator` who applies.
 
     Raises `HoldfastError` where a value would be read by Ansible as a template.
     """
@@ -50,6 +50,7 @@ def make_inventory(site: Site, plan: Plan, bundle: Path) -> dict[str, Any]:
                 "plan": plan.model_dump(mode="json", exclude=LEFT_OUT),
                 "profile": compose(site).parameters(),
                 "bundle": str(bundle.resolve()),
+                "operator": operator,
             },
             "hosts": hosts,
             "children": groups,
@@ -59,9 +60,10 @@ def make_inventory(site: Site, plan: Plan, bundle: Path) -> dict[str, Any]:
     return inventory
 
 
-def inventory_text(site: Site, plan: Plan, bundle: Path) -> str:
+def inventory_text(site: Site, plan: Plan, bundle: Path, operator: str = "") -> str:
     """Return the inventory as the YAML text that is given to Ansible."""
-    return yaml.safe_dump(make_inventory(site, plan, bundle), sort_keys=False, width=100)
+    document = make_inventory(site, plan, bundle, operator)
+    return yaml.safe_dump(document, sort_keys=False, width=100)
 
 
 def _host(site: Site, host: HostPlan) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import platform
 import shlex
 import subprocess
 from typing import TYPE_CHECKING
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from holdfast_installer.site import Host, Site
 
 CONNECTION_FAILED = 255
+
+
+def operator_name() -> str:
+    """Return who sits here, as ledgers on the site name them: login@machine."""
+    return f"{getpass.getuser()}@{platform.node()}"
 
 
 def ssh_arguments(site: Site, host: Host) -> list[str]:

@@ -17,6 +17,7 @@ from holdfast_installer.converge.journal import Journal, previous
 from holdfast_installer.converge.lock import ApplyLock
 from holdfast_installer.errors import HoldfastError
 from holdfast_installer.inventory import inventory_text
+from holdfast_installer.remote import operator_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,7 +74,7 @@ def apply_plan(  # noqa: PLR0913 - each is one decision of the operator
             operator=getpass.getuser(),
             check=check,
         )
-        journal.inventory.write_text(inventory_text(site, plan, bundle=bundle))
+        journal.inventory.write_text(inventory_text(site, plan, bundle, operator_name()))
         outcome = _run(site, journal, keep_open=lock.descriptor, check=check, tags=capabilities)
         ended: Literal["done", "failed", "interrupted"] = "interrupted"
         if outcome is not None:

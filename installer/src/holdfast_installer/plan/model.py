@@ -43,7 +43,7 @@ class Environment(_Part):
 
 
 class Replica(_Part):
-    """One vLLM unit, holdfast-vllm@<unit>.service."""
+    """One vLLM unit, holdfast-vllm@<unit>.service, which may take `start_seconds` to answer."""
 
     unit: str
     model: str
@@ -53,6 +53,7 @@ class Replica(_Part):
     port: int
     url: str
     model_path: str
+    start_seconds: int
     args: dict[str, VllmValue]
     env: dict[str, str]
 

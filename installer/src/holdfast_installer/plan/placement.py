@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MODELS = "/var/lib/holdfast/vllm/models"
 CLASSIFICATION = "internal"
+# A first start compiles; before it the model is pulled, measured and read: bytes a second in all.
+START_SECONDS = 600
+SLOWEST_BYTES = 50_000_000
 
 
 @dataclass
@@ -53,8 +56,7 @@ def place(
             placement.models.append(planned)
         for number in range(model.replicas if hosts else 0):
             host = min(hosts, key=lambda one: len(placement.on(one.name)))
-            commit = planned.commit if planned is not None else ""
-            placement.replicas.append(_replica(site, model, commit, number, host, placement))
+            placement.replicas.append(_replica(site, model, planned, number, host, placement))
     _refuse_clashes(placement)
     _gather_pools(site, placement)
     return placement
@@ -138,8 +140,14 @@ def unit_name(model: str, number: int) -> str:
 
 
 def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by six things
-    site: Site, model: Model, commit: str, number: int, host: Host, placement: Placement
+    site: Site,
+    model: Model,
+    planned: PlannedModel | None,
+    number: int,
+    host: Host,
+    placement: Placement,
 ) -> Replica:
+    commit = planned.commit if planned is not None else ""
     port = ports.REPLICA_BASE + len(placement.on(host.name))
     hardware = placement.hardware[host.name]
     vllm = hardware_profile(hardware).vllm if hardware else None
@@ -158,6 +166,7 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by six things
         port=port,
         url=f"https://{site.fqdn(host)}:{port}",
         model_path=f"{MODELS}/{model.id}/{commit}",
+        start_seconds=START_SECONDS + (planned.bytes if planned else 0) // SLOWEST_BYTES,
         args=args,
         env=env,
     )
