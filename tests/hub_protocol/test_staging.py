@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast_hub_protocol import schema
+from holdfast_hub_protocol.access import Verdict
 from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, fill, hold, holdings
 from holdfast_hub_protocol.identifiers import RepositoryId
 from holdfast_hub_protocol.quotas import QuotaError, Quotas, readable
@@ -34,10 +36,14 @@ class Policy:
 
     readable_names: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    let_in: bool = False
 
     def readable(self, caller: object, repositories: Sequence[Repository]) -> list[Repository]:  # noqa: ARG002
         self.asked += [str(each.id) for each in repositories]
         return [each for each in repositories if str(each.id) in self.readable_names]
+
+    def may(self, *_: object) -> Verdict:
+        return Verdict(allowed=self.let_in)
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,19 @@ def test_what_a_readable_repository_holds_is_usable_and_what_others_hold_is_not_
     desk.policy.readable_names |= {"other/secret"}
     assert not desk.staging.usable(Caller(), here, secret.sha256, secret.size)
     assert desk.staging.usable(Caller(teams=("other",)), here, secret.sha256, secret.size)
+
+
+def test_what_a_gated_repository_holds_is_usable_by_who_was_let_in(desk: Desk) -> None:
+    file = desk.world.store("w", b"gated", lfs=True)
+    desk.repository("org/gated", [file])
+    here = desk.repository("org/here")
+    desk.policy.readable_names = {"org/gated"}
+    table = schema.repositories
+    with desk.world.metadata.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.name == "gated").values(gated="manual"))
+    assert not desk.staging.usable(Caller(), here, file.sha256, file.size)
+    desk.policy.let_in = True
+    assert desk.staging.usable(Caller(), here, file.sha256, file.size)
 
 
 def test_a_blob_that_is_gone_is_neither_usable_nor_staged_nor_published(desk: Desk) -> None:

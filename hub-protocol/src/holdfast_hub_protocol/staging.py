@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
+from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.holdings import guard, held, holdings, insert_missing
 from holdfast_hub_protocol.quotas import NO_QUOTAS, QuotaError, Quotas, Usage
 
@@ -156,7 +157,12 @@ class Staging:
                     if row.size == sizes[row.sha256]:
                         elsewhere.setdefault(row.sha256, set()).add(row.repository_id)
         others = self.metadata.repositories_by_key(set().union(*elsewhere.values()))
-        readable = {other.key for other in self.authorizer.readable(caller, others)}
+        may = self.authorizer.may
+        readable = {  # to be listed is not enough where a gate stands before the files
+            other.key
+            for other in self.authorizer.readable(caller, others)
+            if not other.gated or may(caller, Verb.READ, other.id, other).allowed
+        }
         known = {digest for digest, size in found.items() if size == sizes[digest]}
         known |= {digest for digest, keys in elsewhere.items() if keys & readable}
         return {digest for digest in known if self.blobs.has(digest, sizes[digest])}
