@@ -54,7 +54,8 @@ def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checke
     """Serve until SIGTERM. Needs --data, here or in the configuration file."""
     try:
         settings = read_settings(config, options)
-        for imported in prepare(settings.locations, settings.seed, read_policy(settings.policy)):
+        policy = read_policy(settings.policy)
+        for imported in prepare(settings.locations, settings.seed, policy, settings.signers):
             click.echo(f"{imported.id} at {imported.commit}", err=True)
         serving.serve(settings)
     except (TrustError, SQLAlchemyError) as error:
@@ -140,6 +141,8 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
 for _command in (
     storage_command.gc_command,
     storage_command.check_command,
+    storage_command.backup_command,
+    storage_command.restore_command,
     storage_command.usage_command,
 ):
     main.add_command(_command)

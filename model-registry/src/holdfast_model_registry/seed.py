@@ -22,6 +22,7 @@ from holdfast_trust.seed import Seed, apply
 
 if TYPE_CHECKING:
     from holdfast_model_registry.admission.policy import ModelPolicy
+    from holdfast_model_registry.signing_provenance import Provenance
     from holdfast_model_registry.storage import Storage
     from holdfast_trust.ledger import Ledger
     from holdfast_trust.store import TrustStore
@@ -70,12 +71,13 @@ def read_seed(path: Path) -> RegistrySeed:
         raise _mistake(path, "; ".join(problems)) from None
 
 
-def plant(
+def plant(  # noqa: PLR0913, PLR0917 - a registry that runs alone is all of this
     path: Path,
     store: TrustStore,
     storage: Storage,
     ledger: Ledger,
     policy: ModelPolicy | None = None,
+    provenance: Provenance | None = None,
 ) -> list[Imported]:
     """Bring in everything that the file names; doing it again changes nothing."""
     seed = read_seed(path)
@@ -99,6 +101,7 @@ def plant(
                 link=False,
                 importer=Actor("seed", LOCAL),
                 policy=policy,
+                provenance=provenance,
             )
         )
     return imported

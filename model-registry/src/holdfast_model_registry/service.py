@@ -117,13 +117,17 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
 
 
 def prepare(
-    locations: Locations, seed: Path | None, policy: ModelPolicy | None = None
+    locations: Locations,
+    seed: Path | None,
+    policy: ModelPolicy | None = None,
+    signers: Sequence[TrustedSigner] = (),
 ) -> list[Imported]:
     """Make what a registry needs before it serves: folders, tables, the seed; check policies.
 
     Leaves nothing open, so that workers may be forked afterwards.
     """
     Decisions()
+    policy = policy or read_policy(None)
     storage = open_storage(locations)
     try:
         with one_writer(locations), Ledger(locations.ledger_folder) as ledger:
@@ -133,7 +137,8 @@ def prepare(
             store = TrustStore(locations.trust_url, ledger=ledger, actor="seed")
             try:
                 store.create_schema()
-                return plant(seed, store, storage, ledger, policy) if seed else []
+                provenance = Provenance(storage.key, trusted_keys(signers), policy.model_signature)
+                return plant(seed, store, storage, ledger, policy, provenance) if seed else []
             finally:
                 store.close()
     finally:
