@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": ("holdfast_installer.plan_command:plan", "Say what apply would do, and what bars it."),
     "apply": ("holdfast_installer.converge.command:apply", "Make the hosts a site."),
     "audit": ("holdfast_installer.audit.command:audit", "Observe the controls on running hosts."),
+    "model": ("holdfast_installer.model.command:model", "Models: import, look, approve."),
     "user": ("holdfast_installer.principals:user", "People who use the site."),
     "team": ("holdfast_installer.principals:team", "Teams and who is in them."),
     "token": ("holdfast_installer.principals:token", "Tokens that open the site's services."),

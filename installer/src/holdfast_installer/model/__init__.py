@@ -1,0 +1,1 @@
+"""Models of a running site: what waits, what is served, and who says so."""
