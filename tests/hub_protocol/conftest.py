@@ -181,6 +181,15 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def module_world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """An empty hub, to be filled once for all tests of a module."""
+    with make_world(request, tmp_path_factory.mktemp("module")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def full_world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
@@ -196,6 +205,16 @@ def full_world(
                 made.store("many/deep/x", b"x"),
             ],
         )
+        yield made
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_hub(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """A hub with a new repository o/n, for tests that leave it as it is."""
+    with make_world(request, tmp_path_factory.mktemp("shared")) as made:
+        made.client.post("/api/repos/create", json={"name": "n", "organization": "o"})
         yield made
 
 

@@ -42,6 +42,11 @@ def desk(world: World) -> Desk:
     return Desk(world)
 
 
+@pytest.fixture
+def shared_desk(shared_hub: World) -> Desk:
+    return Desk(shared_hub)
+
+
 class Desk:
     """A repository that ada commits to."""
 
@@ -179,8 +184,9 @@ def test_foreign_commits_have_stand_ins_in_git(desk: Desk, tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_done_changes_nothing(
-    desk: Desk, operations: list[Operation], status: int
+    shared_desk: Desk, operations: list[Operation], status: int
 ) -> None:
+    desk = shared_desk
     before = desk.commit(AddFile("here", b"1"), AddFile("folder/x", b"2"))
     with pytest.raises(HubError) as refused:
         desk.commit(AddFile("other", b"3"), *operations)

@@ -102,6 +102,7 @@ class Visit:
     # What it turned out to be about, and what was decided: for the record.
     subject: str = ""
     subject_kind: str = ""
+    verb: Verb = Verb.READ
     verdict: Verdict = _ALLOWED
 
     @functools.cached_property
@@ -245,7 +246,8 @@ def account_endpoint(
 
     def answer(request: Request, body: Body) -> Response:
         visit = Visit(hub, request, identify(hub, request), body, _request_id(request))
-        return _noted(visit, operation, verb, lambda: handler(visit))
+        visit.verb = verb
+        return _noted(visit, operation, lambda: handler(visit))
 
     return functools.partial(_in_thread, answer)
 
@@ -323,7 +325,7 @@ def _of_repository(
     moved = None if repository else hub.metadata.moved(name)
     found = repository or moved
     name = found.id if found else name
-    visit.subject, visit.subject_kind = str(name), name.kind
+    visit.subject, visit.subject_kind, visit.verb = str(name), name.kind, verb
     visit.verdict = hub.authorizer.may(visit.caller, verb, name, found)
     refusal = None
     if found is None or not visit.verdict.allowed:
@@ -338,7 +340,7 @@ def _of_repository(
             return _redirect(visit, moved.id)
         return handler(visit)
 
-    return _noted(visit, operation, verb, respond)
+    return _noted(visit, operation, respond)
 
 
 def _refusal(
@@ -385,7 +387,7 @@ def _senders() -> anyio.CapacityLimiter:
         return limiter
 
 
-def _noted(visit: Visit, operation: str, verb: Verb, handler: Callable[[], Response]) -> Response:
+def _noted(visit: Visit, operation: str, handler: Callable[[], Response]) -> Response:
     """Answer, and have the answer noted before the first byte of it is sent."""
     failure: errors.HubError | None = None
     try:
@@ -397,7 +399,7 @@ def _noted(visit: Visit, operation: str, verb: Verb, handler: Callable[[], Respo
         AccessEvent(
             caller=visit.caller,
             operation=operation,
-            verb=verb,
+            verb=visit.verb,
             method=visit.request.method,
             repository=visit.subject,
             kind=visit.subject_kind,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from holdfast_hub_protocol.blobs import BlobStorage
+    from holdfast_hub_protocol.blob_storage import BlobStorage
     from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import Commit, Entry, Repository
 

@@ -31,7 +31,7 @@ def check_push(visit: RepositoryVisit) -> str:
         verdict = visit.hub.authorizer.may(
             visit.caller, Verb.WRITE, visit.repository.id, visit.repository
         )
-        visit.verdict = verdict
+        visit.verb, visit.verdict = Verb.WRITE, verdict
         if not verdict.allowed:
             raise errors.forbidden(
                 verdict.message

@@ -146,7 +146,7 @@ def _decide_on(visit: Visit, name: RepositoryId) -> None:
     """Raise HubError 403 unless the caller may make a repository of this name."""
     verdict = visit.hub.authorizer.may_create(visit.caller, name)
     visit.verdict = verdict
-    visit.subject = visit.subject or str(name)
+    visit.subject, visit.subject_kind = visit.subject or str(name), name.kind
     if not verdict.allowed:
         raise errors.forbidden(
             verdict.message or f'You may not create a {name.kind} under "{name.namespace}"'
