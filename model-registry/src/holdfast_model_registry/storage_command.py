@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_hub_protocol.quotas import readable
 from holdfast_hub_protocol.staging import namespace_usages
+from holdfast_model_registry.backup import back_up, prune, restore
 from holdfast_model_registry.check import Scrub, check
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.gc import collect, keep_blobs
@@ -28,6 +29,7 @@ from holdfast_trust.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast_model_registry.backup import Moved
     from holdfast_model_registry.settings import Settings
 
 _PATH: Final = click.Path(path_type=Path)
@@ -147,6 +149,43 @@ def check_command(
     sys.exit(3 if report.findings else 0)
 
 
+@click.command("backup")
+@click.argument("folder", type=_PATH)
+@of_a_registry
+@click.option("--link", is_flag=True, help="Hard links, where possible, instead of copies.")
+@click.option("--secrets", is_flag=True, help="Also the keys, and trust.db of the data folder.")
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Remove all but the newest N.")
+@click.option("--json", "as_json", is_flag=True, help="Say nothing on standard error.")
+def backup_command(  # noqa: PLR0913 - as many parameters as options
+    settings: Settings, *, folder: Path, link: bool, secrets: bool, keep: int | None, as_json: bool
+) -> None:
+    """Write a backup of records and blobs into FOLDER while the registry serves; prints JSON.
+
+    Blobs that an earlier backup in FOLDER brought are not copied again. Ends with 3 if a blob is
+    missing or damaged: the backup has everything else.
+    """
+    progress = _silent if as_json else _progress
+    moved = back_up(settings.locations, folder, link=link, secret=secrets, progress=progress)
+    removed = prune(folder, keep) if keep else []
+    _told(settings, "storage.backup", moved, as_json=as_json, removed=removed)
+
+
+@click.command("restore")
+@click.argument("folder", type=_PATH)
+@of_a_registry
+@click.option("--at", metavar="NAME", default="", help="Which backup; the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Say nothing on standard error.")
+def restore_command(settings: Settings, *, folder: Path, at: str, as_json: bool) -> None:
+    """Bring a backup back into a registry that has nothing yet; prints JSON.
+
+    Every blob is compared with its digest on the way. Ends with 3 if some are missing or damaged
+    in the backup: everything else is back. Interrupted, run it again.
+    """
+    progress = _silent if as_json else _progress
+    moved = restore(settings.locations, folder, at, progress=progress)
+    _told(settings, "storage.restore", moved, as_json=as_json)
+
+
 @click.command("usage")
 @of_a_registry
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -162,6 +201,26 @@ def usage_command(settings: Settings, *, as_json: bool) -> None:
         limit = "no limit" if usage.limit is None else readable(usage.limit)
         reserved = f"{readable(usage.reserved)} reserved"
         click.echo(f"{usage.namespace}: {readable(usage.held)} held, {reserved}, {limit}")
+
+
+def _told(
+    settings: Settings, action: str, moved: Moved, *, as_json: bool, **more: list[str]
+) -> None:
+    """Put what was moved on the ledger and on the terminal, and end."""
+    document = moved.as_json() | more
+    with Ledger(settings.locations.ledger_folder) as ledger:
+        count = {"findings": len(moved.findings)}
+        ledger.append({"action": action, "actor": operator(), **document, **count})
+    if not as_json:
+        for finding in moved.findings:
+            click.echo(f"{finding.name}: {finding.detail}\n  next: {finding.fix}", err=True)
+        click.echo(
+            f"{moved.name}: {moved.rows} rows, {moved.blobs} blobs ({readable(moved.bytes)}), "
+            f"{moved.copied} of them copied ({readable(moved.copied_bytes)})",
+            err=True,
+        )
+    click.echo(json.dumps(document, indent=2))
+    sys.exit(3 if moved.findings else 0)
 
 
 def operator() -> str:
