@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     import click
 
 ROOT = Path(__file__).parents[1]
+CAPABILITIES = ROOT / "docs/capabilities"
 PAGES = {
-    name: (ROOT / f"docs/capabilities/{name}.md").read_text()
+    name: (CAPABILITIES / f"{name}.md").read_text()
     for name in ("gateway", "model_registry", "identity", "ledger")
 }
+# The registry's page is split by subject.
+PAGES["model_registry"] += "".join(
+    path.read_text() for path in sorted(CAPABILITIES.glob("registry_*.md"))
+)
 SOURCES = {
     "gateway": ROOT / "gateway/src",
     "model_registry": ROOT / "model-registry/src",
