@@ -222,6 +222,26 @@ def test_who_may_only_read_is_refused_at_once(
     assert sent(registry, repository) == 0
 
 
+def test_an_upload_goes_on_where_it_was_interrupted(
+    registry: Registry, client: Client, repository: str, tmp_path: Path
+) -> None:
+    content = b"".join(random.Random(seed).randbytes(LARGE) for seed in range(10, 14))
+    folder = write(tmp_path / "files", w=content)
+    # The library notes every 20 seconds what it has sent; here after each xorb.
+    often = {"HF_XET_DATA_SESSION_XORB_METADATA_FLUSH_MAX_COUNT": "1"}
+    process = client.start(UPLOAD, registry.url, ADA, repository, str(folder), **often)
+    while not (before := sent(registry, repository)) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    before = sent(registry, repository)
+    assert 0 < before < len(content)
+    client.run(UPLOAD, registry.url, ADA, repository, str(folder), **often)
+    assert stored(registry, repository, "w.bin") == digest(content)
+    assert sent(registry, repository) < len(content) + before
+
+
 def test_a_server_killed_during_an_upload(tmp_path: Path, client: Client) -> None:
     content = random.Random(5).randbytes(3 * LARGE)
     folder = write(tmp_path / "files", w=content)
