@@ -90,12 +90,15 @@ def catalogue(visit: Visit, kind: str) -> Response:
     with visit.hub.metadata.engine.connect() as connection:
         reach = visibility.reach(visit.hub, connection, visit.caller, kind)
         if author := _text(query.get("author", "")):
-            reach = reach.within(author)
+            reach = reach.within([author])
+        bounds = visit.hub.authorizer.bounds(visit.caller)
+        if bounds is not None:
+            reach = reach.within(bound.partition("/")[0] for bound in bounds)
         question = Question(
             kind=kind,
             reach=reach,
             limit=limit + 1,
-            bounds=visit.hub.authorizer.bounds(visit.caller),
+            bounds=bounds,
             terms=terms,
             texts=[text for value in query.getlist("search") if (text := _text(value).strip())],
             gated=_flag(query, "gated"),

@@ -67,9 +67,8 @@ def select(connection: sa.Connection, question: Question) -> list[tuple[int, Mar
         return []
     holds = [each.holds for each in conditions if each.holds is not None]
     if fewest is not None:
-        few = _TABLE.c.id.in_(fewest)
-        query = _ordered(question, [few, question.reach.condition(), *holds, *_past(question)])
-    elif question.reach.everything or len(question.reach.namespaces) > MANY_NAMESPACES:
+        return _sorted_at_once(connection, question, fewest, holds)
+    if question.reach.everything or len(question.reach.namespaces) > MANY_NAMESPACES:
         query = _ordered(question, [question.reach.condition(), *holds, *_past(question)])
     else:
         parts = [
@@ -80,10 +79,40 @@ def select(connection: sa.Connection, question: Question) -> list[tuple[int, Mar
         if not parts:
             return []
         query = _merged(question, parts)
-    return [
-        (row.id, Mark(row.value if question.sort else None, row.namespace, row.name))
-        for row in connection.execute(query)
-    ]
+    return [_marked(question, row) for row in connection.execute(query)]
+
+
+def _sorted_at_once(
+    connection: sa.Connection,
+    question: Question,
+    keys: Sequence[int],
+    holds: Sequence[sa.ColumnElement[bool]],
+) -> list[tuple[int, Mark]]:
+    """Return what `select` does from among few rows.
+
+    Neither sorted nor told by kind in SQL: SQLite would take an index for either, and read all
+    of it.
+    """
+    columns = (_TABLE.c.id, _TABLE.c.kind, _value(question).label("value"), *_IDS)
+    where = (question.reach.condition(), *holds, *_past(question))
+    rows = connection.execute(sa.select(*columns).where(_TABLE.c.id.in_(keys), *where))
+    found = [_marked(question, row) for row in rows if row.kind == question.kind]
+    if question.sort is None:
+        found.sort(key=lambda each: (each[1].namespace, each[1].name), reverse=question.descending)
+    else:
+        found.sort(
+            key=lambda each: (each[1].value, each[1].namespace, each[1].name),
+            reverse=question.descending,
+        )
+    return found[: question.limit]
+
+
+def _marked(question: Question, row: Any) -> tuple[int, Mark]:  # noqa: ANN401 - a row
+    return row.id, Mark(row.value if question.sort else None, row.namespace, row.name)
+
+
+def _value(question: Question) -> sa.ColumnElement[Any]:
+    return sa.null() if question.sort is None else _TABLE.c[question.sort]
 
 
 def _conditions(question: Question) -> list[_Condition]:
@@ -95,7 +124,7 @@ def _conditions(question: Question) -> list[_Condition]:
             _Condition(None, _term(question.kind, term).keys) for term in sorted(name_terms(text))
         ]
     if question.bounds is not None:
-        bound = sa.or_(sa.false(), *(_within(each) for each in question.bounds))
+        bound = sa.or_(*map(_within, question.bounds)) if question.bounds else sa.false()
         found.append(_Condition(bound, _keys(question.kind, bound)))
     if question.gated is not None:
         asked_for = _TABLE.c.gated.in_(("auto", "manual"))
@@ -149,9 +178,8 @@ def _fewest(connection: sa.Connection, conditions: Sequence[_Condition]) -> Sequ
 def _ordered(question: Question, where: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     columns = [*_IDS] if question.sort is None else [_TABLE.c[question.sort], *_IDS]
     order = [column.desc() if question.descending else column.asc() for column in columns]
-    value = sa.null() if question.sort is None else _TABLE.c[question.sort]
     return (
-        sa.select(_TABLE.c.id, value.label("value"), *_IDS)
+        sa.select(_TABLE.c.id, _value(question).label("value"), *_IDS)
         .where(_TABLE.c.kind == question.kind, *where)
         .order_by(*order)
         .limit(question.limit)

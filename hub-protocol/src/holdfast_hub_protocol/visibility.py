@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from holdfast_hub_protocol import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from holdfast_hub_protocol.access import Caller
     from holdfast_hub_protocol.endpoints import Hub
@@ -34,12 +34,11 @@ class Reach:
     # By namespace; None where all of its classes may be shown.
     namespaces: Mapping[str, Sequence[Class] | None]
 
-    def within(self, namespace: str) -> Reach:
-        """Return the reach in one namespace, in upper or lower case."""
+    def within(self, namespaces: Iterable[str]) -> Reach:
+        """Return the reach in some namespaces, in upper or lower case."""
+        folded = {namespace.lower() for namespace in namespaces}
         found = {
-            name: classes
-            for name, classes in self.namespaces.items()
-            if name.lower() == namespace.lower()
+            name: classes for name, classes in self.namespaces.items() if name.lower() in folded
         }
         return Reach(everything=False, namespaces=found)
 
@@ -92,25 +91,45 @@ def reach(hub: Hub, connection: sa.Connection, caller: Caller, kind: str) -> Rea
 
 def _samples(kind: str) -> sa.Select[int]:
     """Return a query of one repository of each class: the index is read once for each."""
-    columns = (_TABLE.c.namespace, _TABLE.c.private, _TABLE.c.access_class)
-    first = (
-        sa.select(_TABLE.c.id).where(_TABLE.c.kind == kind).order_by(*columns).limit(1)
-    ).scalar_subquery()
-    samples = sa.select(first.label("id")).cte("samples", recursive=True)
+    columns = ("namespace", "private", "access_class")
+    samples = (
+        sa.select(_first(_TABLE, kind, columns, ()).label("id")).cte("samples", recursive=True)
+    )  # fmt: skip
     last, following = _TABLE.alias("last"), _TABLE.alias("following")
-    same = [following.c[column.name] for column in columns]
-    after = (
-        sa.select(following.c.id)
-        .where(
-            following.c.kind == kind,
-            sa.tuple_(*same) > sa.tuple_(*(last.c[column.name] for column in columns)),
+    # The next one differs in the last of the columns, or in the one before, and so on: written
+    # apart, because SQLite compares no more than the first text of a row by an index.
+    following_id = sa.func.coalesce(
+        *(
+            _first(
+                following,
+                kind,
+                columns[at:],
+                [
+                    *(following.c[name] == last.c[name] for name in columns[:at]),
+                    following.c[columns[at]] > last.c[columns[at]],
+                ],
+            )
+            for at in reversed(range(len(columns)))
         )
-        .order_by(*same)
-        .limit(1)
-        .correlate(last)
-        .scalar_subquery()
     )
     samples = samples.union_all(
-        sa.select(after.label("id")).select_from(samples.join(last, last.c.id == samples.c.id))
+        sa.select(following_id.label("id")).select_from(
+            samples.join(last, last.c.id == samples.c.id)
+        )
     )
     return sa.select(samples.c.id).where(samples.c.id.is_not(None))
+
+
+def _first(
+    table: sa.FromClause,
+    kind: str,
+    order: Sequence[str],
+    where: Sequence[sa.ColumnElement[bool]],
+) -> sa.ScalarSelect[int]:
+    query: sa.Select[int] = (
+        sa.select(table.c.id)
+        .where(table.c.kind == kind, *where)
+        .order_by(*(table.c[name] for name in order))
+        .limit(1)
+    )
+    return query.correlate_except(table).scalar_subquery()
