@@ -192,12 +192,12 @@ class RepositoryVisit(Visit):
     def check_fetch(self, commit: Commit) -> None:
         """Raise HubError 403 if nobody gets the files of this commit now."""
         if self.repository.disabled_reason:
-            raise errors.disabled()
+            raise errors.disabled(self.repository.disabled_reason)
         try:
             self.hub.admission.check_fetch(self.caller, self.repository, commit)
         except DisabledError as error:
             self.details["disabled"] = str(error)[:200]
-            raise errors.disabled() from error
+            raise errors.disabled(str(error)) from error
 
     def entry(self, commit: Commit) -> Entry:
         """Return the file or folder that the URL's path names; HubError if there is none."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # The client takes a 401 with this message for what it is, and any other for a missing repository.
 INVALID_CREDENTIALS: Final = "Invalid credentials in Authorization header"
@@ -21,7 +24,7 @@ class HubError(Exception):
         code: str = "",
         headers: dict[str, str] | None = None,
         *,
-        body: dict[str, str] | None = None,
+        body: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -74,9 +77,14 @@ def forbidden(message: str) -> HubError:
     return HubError(403, message)
 
 
-def disabled() -> HubError:
-    """Return the answer for files that nobody gets now; clients know it by these words."""
-    return HubError(403, "Access to this resource is disabled.")
+def disabled(why: str = "") -> HubError:
+    """Return the answer for files that are not sent now; clients know it by these very words.
+
+    `why` is shown beside them: as a warning, and with the errors of the body.
+    """
+    headers = {"X-HF-Warning": f"disabled; {_header_text(why)}"} if why else {}
+    body = {"errors": [{"message": why}]} if why else {}
+    return HubError(403, "Access to this resource is disabled.", headers=headers, body=body)
 
 
 def conflict(message: str) -> HubError:
