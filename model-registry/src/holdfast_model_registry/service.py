@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from holdfast_hub_protocol.downloads import DownloadCounter
     from holdfast_model_registry.admission.policy import ModelPolicy
     from holdfast_model_registry.importing import Imported
     from holdfast_model_registry.signing_key import Signer as TrustedSigner
@@ -60,10 +61,13 @@ class Service:
     ledger: Ledger
     store: TrustStore
     scanner: Scanner
+    downloads: DownloadCounter
 
     def close(self) -> None:
         """Close the ledger with a checkpoint, and the databases."""
         self.scanner.stop()
+        self.downloads.close()
+        self.scanner.reviewing.storage.close()
         self.ledger.close()
         self.store.close()
 
@@ -113,7 +117,8 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
         ReviewRoutes(reviewing, rights),
     )
     scanner.start()
-    return Service(create_application(hub, own), ledger, store, scanner)
+    hub.downloads.start()
+    return Service(create_application(hub, own), ledger, store, scanner, hub.downloads)
 
 
 def prepare(
