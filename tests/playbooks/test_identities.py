@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,19 +18,43 @@ from holdfast_trust.store import TrustStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
 MODULES = (
     Path(__file__).parents[2] / "playbooks/ansible_collections/holdfast/platform/plugins/modules"
 )
 
 
-def program() -> str:
-    spec = importlib.util.spec_from_file_location("identities", MODULES / "identities.py")
+def loaded(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return str(module.PROGRAM)
+    return module
+
+
+def program() -> str:
+    return str(loaded(MODULES / "identities.py").PROGRAM)
+
+
+@pytest.mark.parametrize(
+    ("result", "no_log", "said"),
+    [
+        ({"told": ["ada leaves", "ben leaves"]}, False, "ada leaves\nben leaves"),
+        ({"told": []}, False, ""),
+        ({}, False, ""),
+        ({"told": "text"}, False, ""),
+        ({"told": ["a secret"]}, True, ""),
+        ({"told": ["a secret"], "_ansible_no_log": True}, False, ""),
+    ],
+)
+def test_what_a_module_tells_people_reaches_the_events(
+    result: dict[str, Any], said: str, *, no_log: bool
+) -> None:
+    callback = loaded(MODULES.parent / "callback/holdfast_events.py")
+    done = SimpleNamespace(result=result, task=SimpleNamespace(no_log=no_log))
+    assert callback._told(done) == said
 
 
 @dataclass

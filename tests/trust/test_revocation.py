@@ -39,7 +39,11 @@ def _disable(store: TrustStore, _token_id: str) -> None:
     store.set_disabled("ada", disabled=True)
 
 
-@pytest.mark.parametrize("end", [_revoke, _revoke_all, _disable])
+def _rotate(store: TrustStore, _token_id: str) -> None:
+    store.issue_token("ada", rotate=True)
+
+
+@pytest.mark.parametrize("end", [_revoke, _revoke_all, _disable, _rotate])
 def test_another_process_refuses_within_a_second(
     store: TrustStore, database_url: str, end: Callable[[TrustStore, str], None]
 ) -> None:

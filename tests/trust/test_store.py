@@ -141,6 +141,30 @@ def test_a_revoked_token_ends_at_once_where_it_was_revoked(store: TrustStore) ->
     assert not store.revoke_token(issued.token_id)
 
 
+def test_what_was_signed_for_a_token_ends_with_it(store: TrustStore) -> None:
+    store.add_user("ada", {"research": "write"})
+    issued = store.issue_token("ada", scope=checked_scope(["read"]))
+    recalled = store.recall(issued.token_id)
+    assert recalled == store.authenticate(issued.secret)
+    assert store.recall("00") is None
+    assert store.token_named(issued.token_id)[0] == "default"
+    store.revoke_token(issued.token_id)
+    assert store.recall(issued.token_id) is None
+    with pytest.raises(TrustError, match="no token 00"):
+        store.token_named("00")
+
+
+def test_a_team_and_a_user_are_looked_up_by_name(store: TrustStore) -> None:
+    store.add_user("ada", {"research": "write"})
+    store.add_service("ci", ("research",))
+    store.add_team("idle")
+    assert store.members_of("research") == {"ada": "write"}
+    assert store.members_of("idle") == {}
+    assert store.members_of("none") is None
+    assert store.teams_of("ada") == {"research": "write"}
+    assert store.teams_of("ci") is None
+
+
 def test_raising_the_generation_ends_every_token_and_no_one_elses(store: TrustStore) -> None:
     store.add_user("ada")
     store.add_user("ben")

@@ -91,6 +91,15 @@ def test_brackets_in_what_a_host_says_are_shown_as_they_are(
     assert "a-1 dns: [/x]: [/tmp/y] [z]" in capsys.readouterr().err
 
 
+def test_what_a_task_tells_people_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "ada would leave the team research: the site no longer names them there"
+    with progress() as display:
+        bars = _Bars(display, {"a-1": 2})
+        display.console.file = None
+        bars.saw(Event(time=1, event="ok", host="a-1", role="identity", task="one", msg=told))
+    assert f"a-1: identity: {told}" in capsys.readouterr().err
+
+
 def test_a_refusal_shows_its_hosts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
