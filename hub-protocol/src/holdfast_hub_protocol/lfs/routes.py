@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from holdfast_hub_protocol.access import Verb
-from holdfast_hub_protocol.endpoints import repository_endpoint
-from holdfast_hub_protocol.lfs import batch, parts, uploads
+from holdfast_hub_protocol.endpoints import repository_endpoint, repository_route
+from holdfast_hub_protocol.lfs import batch, files, parts, uploads
 from holdfast_hub_protocol.lfs.addresses import identify
 
 if TYPE_CHECKING:
@@ -32,13 +32,18 @@ def routes(hub: Hub, kind: str) -> list[Route]:
         )
         return Route(path, endpoint, methods=[method])
 
-    def of_repository(path: str, operation: str, handler: Callable[[Any], Response]) -> Route:
-        endpoint = repository_endpoint(hub, kind, operation, handler, verb=Verb.CONTRIBUTE)
+    def of_repository(
+        path: str, operation: str, handler: Callable[[Any], Response], verb: Verb = Verb.CONTRIBUTE
+    ) -> Route:
+        endpoint = repository_endpoint(hub, kind, operation, handler, verb=verb)
         return Route(path, endpoint, methods=["POST"])
 
     return [
         of_repository(f"{git}/batch", "lfs-batch", batch.batch),
         of_repository(f"{git}/verify", "lfs-verify", batch.verify),
+        repository_route(hub, kind, "/lfs-files", "lfs-files", files.list_files),
+        of_repository(f"{api}/lfs-files/batch", "lfs-delete", files.delete_files, Verb.ADMIN),
+        of_repository(f"{api}/lfs-files/duplicate", "lfs-duplicate", files.duplicate, Verb.READ),
         signed(upload, uploads.put, "PUT"),
         signed(upload, parts.complete, "POST"),
         signed(f"{upload}/{{number:int}}", parts.put_part, "PUT"),
