@@ -148,9 +148,8 @@ def _items(
     card = full or visit.flag("cardData") or "cardData" in wanted
     config = full or visit.flag("config") or "config" in wanted
     facts = card or config or bool({"safetensors", *_OF_CARD}.intersection(wanted))
-    table, counted = listings, schema.repositories
-    counts = (counted.c.downloads_all_time, counted.c.trending_score)
-    query = sa.select(*table.c, *counts).join(counted, counted.c.id == table.c.repository_id)
+    table = listings
+    query = sa.select(*table.c)
     if facts:
         query = query.add_columns(schema.snapshots.c.facts).outerjoin(
             schema.snapshots, schema.snapshots.c.id == table.c.snapshot_id
@@ -162,16 +161,14 @@ def _items(
     }
     items = []
     for repository in repositories:
-        document = describe(repository, None)
+        document = describe(repository, None) | expansion.of_counts(repository)
         if row := rows.get(repository.key):
-            document |= {"sha": row.oid, "tags": row.tags, "trendingScore": row.trending_score}
+            document |= {"sha": row.oid, "tags": row.tags}
             document |= {
                 key: value
                 for key in ("pipeline_tag", "library_name")
                 if (value := getattr(row, key)) is not None
             }
-            if wanted:
-                document["downloadsAllTime"] = row.downloads_all_time
             if facts and row.facts:
                 document |= _of_facts(row.facts, card=card, config=config, wanted=wanted)
         items.append(document)
@@ -179,7 +176,7 @@ def _items(
         _add_files(connection, items, [rows.get(key) for key in keys])
     if wanted:
         return [{key: item[key] for key in ("_id", "id", *wanted) if key in item} for item in items]
-    left_out = {"spaces", "usedStorage", "mainSize"}
+    left_out = {"spaces", "usedStorage", "mainSize", "downloadsAllTime"}
     return [{k: value for k, value in item.items() if k not in left_out} for item in items]
 
 

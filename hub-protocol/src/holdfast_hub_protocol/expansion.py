@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from starlette.datastructures import QueryParams
 
+    from holdfast_hub_protocol.records import Repository
+
 _BOTH: Final = (
     *("author", "cardData", "createdAt", "disabled", "downloads", "downloadsAllTime", "gated"),
     *("lastModified", "likes", "private", "resourceGroup", "sha", "siblings", "tags"),
@@ -40,6 +42,14 @@ def wanted(query: QueryParams, kind: str) -> list[str]:
         if name not in known:
             raise errors.bad_request(f'"expand" must be one of [{", ".join(sorted(known))}]')
     return found
+
+
+def of_counts(repository: Repository) -> dict[str, int]:
+    """Return the properties that are counted."""
+    return {
+        "downloadsAllTime": repository.downloads_all_time,
+        "trendingScore": repository.trending_score,
+    }
 
 
 def of_card(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from holdfast_hub_protocol import errors, expansion
 from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.admission import UNSCANNED
 from holdfast_hub_protocol.endpoints import repository_endpoint, repository_route
+from holdfast_hub_protocol.tags import tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,8 @@ def information(visit: RepositoryVisit) -> Response:
     wanted = expansion.wanted(visit.request.query_params, visit.repository.id.kind)
     if wanted:
         document |= expansion.of_card(commit.facts if commit else {})
-        document |= {"downloadsAllTime": visit.repository.downloads}
+        document |= expansion.of_counts(visit.repository)
+        document["mainSize"] = sum(entry.size for entry in files)
         document = {key: document[key] for key in ("_id", "id", *wanted) if key in document}
     headers = {"X-Repo-Commit": commit.oid} if commit else None
     return JSONResponse(document, headers=headers)
@@ -103,7 +105,7 @@ def describe(repository: Repository, commit: Commit | None) -> dict[str, Any]:
         "disabled": bool(repository.disabled_reason),
         "downloads": repository.downloads,
         "likes": repository.likes,
-        "tags": facts.get("tags", []),
+        "tags": tags_of(repository.id.kind, facts),
         **{key: facts[key] for key in FACTS if key in facts},
         "spaces": [],
     }

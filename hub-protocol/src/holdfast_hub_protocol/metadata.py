@@ -27,6 +27,8 @@ _REPOSITORY = (
     schema.repositories.c.gated,
     schema.repositories.c.downloads,
     schema.repositories.c.likes,
+    schema.repositories.c.downloads_all_time,
+    schema.repositories.c.trending_score,
     schema.repositories.c.disabled_reason,
 )
 _COMMIT = (
@@ -317,6 +319,8 @@ def _repository(row: sa.Row[Any]) -> Repository:
         gated=row.gated,
         downloads=row.downloads,
         likes=row.likes,
+        downloads_all_time=row.downloads_all_time,
+        trending_score=row.trending_score,
         disabled_reason=row.disabled_reason,
     )
 

@@ -25,6 +25,8 @@ class Repository:
     gated: str = ""  # '', auto or manual
     downloads: int = 0  # of the last thirty days
     likes: int = 0
+    downloads_all_time: int = 0
+    trending_score: int = 0
     disabled_reason: str = ""  # not '': nobody gets its files
 
 

@@ -14,17 +14,18 @@ from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_model_registry import (
     commit_manifest,
     commit_manifest_routes,
+    replication_routes,
     verification_routes,
 )
 from holdfast_model_registry.admission.admission import PolicyAdmission
 from holdfast_model_registry.admission.observing import Observer
 from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.policy import (
-    CedarAuthorizer,
     LedgerObserver,
     TokenAuthenticator,
     TrustDirectory,
 )
+from holdfast_model_registry.replication_access import ReplicaAuthorizer
 from holdfast_model_registry.review.reviewing import Reviewing
 from holdfast_model_registry.review.rights import Rights
 from holdfast_model_registry.review.routes import ReviewRoutes
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.downloads import DownloadCounter
     from holdfast_model_registry.admission.policy import ModelPolicy
     from holdfast_model_registry.importing import Imported
+    from holdfast_model_registry.replication_access import Replica
     from holdfast_model_registry.signing_key import Signer as TrustedSigner
 
 Accelerator = Literal["", "nginx"]
@@ -87,7 +89,7 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
     storage = open_storage(locations)
     ledger = Ledger(locations.ledger_folder)
     store = TrustStore(locations.trust_url)
-    authorizer = CedarAuthorizer(Decisions(), storage.metadata.engine, jurisdiction)
+    authorizer = ReplicaAuthorizer(Decisions(), storage.metadata.engine, jurisdiction, replicas)
     policy = policy or read_policy(None)
     provenance = Provenance(storage.key, trusted_keys(signers), policy.model_signature)
     verifier = Verifier(
@@ -114,6 +116,7 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
     own = (
         commit_manifest_routes.routes,
         verification_routes.routes(verifier),
+        replication_routes.routes(storage.key),
         ReviewRoutes(reviewing, rights),
     )
     scanner.start()
