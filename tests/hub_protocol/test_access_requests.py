@@ -320,6 +320,26 @@ def test_organisations_are_told_to_their_members_and_to_who_sees_what_they_own(
     assert told("ada", "o%00/members")[0] == 404
 
 
+def test_what_repositories_store_is_told_to_their_team_page_by_page(gate: Gate) -> None:
+    gate.world.publish("org/second", [gate.world.store("w.bin", b"w" * 30, lfs=True)])
+    gate.world.publish("ada/own", [gate.world.store("w.bin", b"w" * 10, lfs=True)])
+    path = "/api/organizations/org/settings/repositories"
+    first = gate.ask("ben", "GET", f"{path}?limit=1")
+    second = gate.ask("ben", "GET", first.links["next"]["url"])
+    assert "next" not in second.links
+    items = [*first.json(), *second.json()]
+    assert [(item["id"], item["type"]) for item in items] == [
+        ("org/gated", "model"),
+        ("org/second", "model"),
+    ]
+    assert all(item["storage"] >= 0 and item["visibility"] == "private" for item in items)
+    own = gate.ask("ada", "GET", "/api/settings/repositories").json()
+    assert [item["id"] for item in own] == ["ada/own"]
+    for who in ("cleo", "dan"):
+        assert gate.ask(who, "GET", path).status_code == 404
+    assert gate.ask("ada", "GET", f"{path}?cursor=x").status_code == 400
+
+
 def test_users_are_told_to_who_shares_a_team_with_them(gate: Gate) -> None:
     def told(who: str, name: str) -> tuple[int, list[str]]:
         answer = gate.ask(who, "GET", f"/api/users/{name}/overview")

@@ -8,18 +8,22 @@ import sqlalchemy as sa
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from holdfast_hub_protocol import schema
+from holdfast_hub_protocol import errors, schema
 from holdfast_hub_protocol.endpoints import account_endpoint
 from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.holdings import holdings
 from holdfast_hub_protocol.identifiers import BadIdentifierError
+from holdfast_hub_protocol.information import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.responses import Response
 
     from holdfast_hub_protocol.endpoints import Hub, Visit
+    from holdfast_hub_protocol.records import Repository
 
+PAGE: Final = 1000
 _COUNTED: Final = {"model": "numModels", "dataset": "numDatasets", "space": "numSpaces"}
 
 
@@ -30,6 +34,11 @@ def routes(hub: Hub) -> list[Route]:
         Route(f"{organization}/overview", account_endpoint(hub, "organization", overview)),
         Route(f"{organization}/members", account_endpoint(hub, "organization", members)),
         Route(f"{organization}/followers", account_endpoint(hub, "organization", followers)),
+        Route(
+            f"{organization}/settings/repositories",
+            account_endpoint(hub, "storage", organization_storage),
+        ),
+        Route("/api/settings/repositories", account_endpoint(hub, "storage", own_storage)),
         Route(f"{user}/overview", account_endpoint(hub, "user", user_overview)),
         Route(f"{user}/followers", account_endpoint(hub, "user", user_follows)),
         Route(f"{user}/following", account_endpoint(hub, "user", user_follows)),
@@ -67,6 +76,19 @@ def followers(visit: Visit) -> Response:
     return JSONResponse([])
 
 
+def organization_storage(visit: Visit) -> Response:
+    """Answer with what each repository of a team of the caller's stores."""
+    name, _, _ = _organization(visit)
+    if name not in visit.caller.teams:
+        raise _not_found(name)
+    return _storage(visit, name)
+
+
+def own_storage(visit: Visit) -> Response:
+    """Answer with what each repository under the caller's own name stores."""
+    return _storage(visit, visit.caller.name)
+
+
 def user_overview(visit: Visit) -> Response:
     """Answer with the caller, with who shares a team with them, or whose repositories they see."""
     name, shared, counts = _user(visit)
@@ -87,6 +109,38 @@ def user_follows(visit: Visit) -> Response:
     """Answer that nobody follows and nobody is followed."""
     _user(visit)
     return JSONResponse([])
+
+
+def _storage(visit: Visit, namespace: str) -> Response:
+    """Answer with the repositories of a namespace that the caller sees, by age, page by page."""
+    cursor = visit.request.query_params.get("cursor", "0")
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 16):
+        raise errors.bad_request("malformed cursor")
+    seen = [each for each in _seen(visit, namespace) if each.key > int(cursor)]
+    page = seen[: visit.count("limit", PAGE, PAGE)]
+    headers = visit.next_link(str(page[-1].key)) if len(page) < len(seen) else {}
+    with visit.hub.metadata.engine.connect() as connection:
+        rows = connection.execute(
+            sa.select(holdings.c.repository_id, sa.func.sum(holdings.c.size).label("size"))
+            .where(holdings.c.repository_id.in_([each.key for each in page]))
+            .group_by(holdings.c.repository_id)
+        )
+        sizes = {row.repository_id: int(row.size) for row in rows}
+    held = visit.hub.staging.usage(namespace).held
+    return JSONResponse(
+        [
+            {
+                "id": str(each.id),
+                "type": each.id.kind,
+                "updatedAt": timestamp(each.updated_at),
+                "visibility": "private" if each.private else "public",
+                "storage": sizes.get(each.key, 0),
+                "storagePercent": round(100 * sizes.get(each.key, 0) / held, 2) if held else 0,
+            }
+            for each in page
+        ],
+        headers=headers,
+    )
 
 
 def _organization(visit: Visit) -> tuple[str, Mapping[str, str], dict[str, int]]:
@@ -124,6 +178,14 @@ def _person(name: str) -> dict[str, Any]:
 
 def _counts(visit: Visit, namespace: str) -> dict[str, int]:
     """Return how many repositories of each kind the caller may see in a namespace."""
+    counts = {_COUNTED[kind]: 0 for kind in visit.hub.kinds}
+    for repository in _seen(visit, namespace):
+        counts[_COUNTED[repository.id.kind]] += 1
+    return counts
+
+
+def _seen(visit: Visit, namespace: str) -> Sequence[Repository]:
+    """Return the repositories of a namespace that the caller may see, oldest first."""
     table = schema.repositories
     statement = sa.select(table.c.id).where(
         table.c.namespace == namespace, table.c.kind.in_(visit.hub.kinds)
@@ -131,10 +193,8 @@ def _counts(visit: Visit, namespace: str) -> dict[str, int]:
     with visit.hub.metadata.engine.connect() as connection:
         keys = connection.execute(statement).scalars().all()
     found = visit.hub.metadata.repositories_by_key(keys)
-    counts = {_COUNTED[kind]: 0 for kind in visit.hub.kinds}
-    for repository in visit.hub.authorizer.readable(visit.caller, found):
-        counts[_COUNTED[repository.id.kind]] += 1
-    return counts
+    found.sort(key=lambda repository: repository.key)
+    return visit.hub.authorizer.readable(visit.caller, found)
 
 
 def _not_found(name: str) -> HubError:
