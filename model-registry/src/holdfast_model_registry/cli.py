@@ -11,7 +11,12 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
-from holdfast_model_registry import serving, storage_command, verification_command
+from holdfast_model_registry import (
+    replication_command,
+    serving,
+    storage_command,
+    verification_command,
+)
 from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.importing import import_revision
 from holdfast_model_registry.manifest import read_revisions
@@ -150,6 +155,7 @@ for _command in (
 
 main.add_command(review_command.model)
 main.add_command(verification_command.key)
+main.add_command(replication_command.replicate)
 for _command in verification_command.OF_MODELS:
     review_command.model.add_command(_command)
 

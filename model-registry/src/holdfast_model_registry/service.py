@@ -84,6 +84,7 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
     kinds: Sequence[str] = ("model",),
     policy: ModelPolicy | None = None,
     xet_reads_over: int = READS_OVER,
+    replicas: Sequence[Replica] = (),
 ) -> Service:
     """Open the registry in this process; after a fork, not before."""
     storage = open_storage(locations)

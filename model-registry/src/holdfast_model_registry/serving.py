@@ -75,6 +75,7 @@ class Worker:
             jurisdiction=settings.jurisdiction,
             kinds=settings.kinds,
             policy=read_policy(settings.policy),
+            replicas=settings.replicas,
             xet_reads_over=settings.xet_reads_over,
         )
 

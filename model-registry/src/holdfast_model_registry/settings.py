@@ -12,6 +12,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, fi
 from holdfast_hub_protocol.quotas import Quotas
 from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_model_registry.errors import RegistryError
+from holdfast_model_registry.replication_access import Replica
 from holdfast_model_registry.signing_key import Signer
 from holdfast_model_registry.storage import Locations
 
@@ -51,6 +52,7 @@ class Settings(BaseModel):
     quotas: QuotaSettings = QuotaSettings()  # in the configuration file only
     xet_reads_over: ByteSize = ByteSize(READS_OVER)  # likewise: larger files are read by xet
     signers: tuple[Signer, ...] = ()  # likewise: whose model signatures and receipts are believed
+    replicas: tuple[Replica, ...] = ()  # likewise: registries that copy what may be where they are
 
     @field_validator("kinds", mode="before")
     @classmethod

@@ -92,11 +92,14 @@ class Reviewing:
         commit: str,
         files: Sequence[NewFile],
         importer: Actor,
+        *,
+        approves: bool = True,
     ) -> dict[str, Any]:
         """Begin the review of a revision that was brought in whole, unless it has one.
 
-        The importer's word counts as one approval. Returns what the event of the import says of
-        it: `state`, `digest` and `approvals`. Raises RefusedError if the policy does not take it.
+        The importer's word counts as one approval, where it `approves`. Returns what the event of
+        the import says of it: `state`, `digest` and `approvals`. Raises RefusedError if the policy
+        does not take it.
         """
         digest = content_digest({file.path: file.sha256 for file in files})
         known = store.find(connection, repository, commit)
@@ -106,7 +109,7 @@ class Reviewing:
                 raise RefusedError(in_words(refused))
             self.observer.keep(connection, files)
             state = settled(findings)
-            approves = not only(findings, Action.HOLD, Action.BAR)
+            approves = approves and not only(findings, Action.HOLD, Action.BAR)
             if approves and self.policy.model_approvals == 1:
                 state = State.APPROVED
             store.insert(
