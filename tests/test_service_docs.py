@@ -24,7 +24,9 @@ PAGES = {
 }
 # The registry's page is split by subject.
 PAGES["model_registry"] += "".join(
-    path.read_text() for path in sorted(CAPABILITIES.glob("registry_*.md"))
+    path.read_text()
+    for path in sorted(CAPABILITIES.glob("registry_*.md"))
+    + sorted(CAPABILITIES.glob("model_p*.md"))
 )
 SOURCES = {
     "gateway": ROOT / "gateway/src",
