@@ -149,6 +149,18 @@ def test_organisations_and_people(registry: Registry) -> None:
     refused(404, eve.get_user_overview, "ada")
 
 
+def test_what_each_repository_stores(registry: Registry) -> None:
+    wes = api(registry, "wes")
+    wes.create_repo("wes/stored")
+    publish(registry, "wes", "wes/stored")
+    stored = {each.id: each for each in wes.list_user_repos()}["wes/stored"]
+    assert (stored.type, stored.visibility) == ("model", "private")
+    assert stored.storage > len(CARD), "with what every new repository has"
+    listed = {each.id for each in wes.list_user_repos("research")}
+    assert {"research/one", "research/two"} <= listed
+    refused(404, lambda: list(api(registry, "eve").list_user_repos("research")))
+
+
 def test_a_gate_and_its_requests(registry: Registry, tmp_path: Path) -> None:
     name = "research/gated"
     ada, eve = api(registry, "ada"), api(registry, "eve")
