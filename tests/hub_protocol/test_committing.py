@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast_hub_protocol import committing
+from holdfast_hub_protocol.access import UnavailableError
 from holdfast_hub_protocol.errors import HubError
 from holdfast_hub_protocol.operations import AddLfsFile, CopyFile, DeleteFile, DeleteFolder
 
@@ -49,9 +50,33 @@ def test_a_commit_over_the_wire(hub: World) -> None:
     assert (commit["id"], commit["title"], commit["message"]) == (oid, "title", "more")
     assert commit["authors"] == [{"user": "ada"}]
     assert hub.client.get("/o/n/resolve/main/c").content == b"1"
-    event = hub.people.events[-3]
+    announced, event = hub.people.events[-4:-2]
+    assert (announced.status, event.status) == (0, 200)
     assert (event.operation, event.verb, event.repository) == ("commit", "write", "o/n")
     assert event.details == {"revision": "main", "operations": 2, "commit": oid}
+
+
+def test_nothing_is_done_that_is_not_on_the_record(hub: World) -> None:
+    before = hub.client.get(f"{API}/refs").content
+    hub.people.failure = UnavailableError("the disk is full")
+    body = {"name": "n", "organization": "o", "type": "model"}
+    for answer in (
+        post(hub, HEADER, file("x")),
+        post(hub, HEADER, file("x"), query="?create_pr=1"),
+        hub.client.post(f"{API}/branch/x", json={}),
+        hub.client.post(f"{API}/tag/main", json={"tag": "x"}),
+        hub.client.post(f"{API}/super-squash/main", json={}),
+        hub.client.put(f"{API}/settings", json={"gated": "auto"}),
+        hub.client.post("/api/repos/move", json={"fromRepo": "o/n", "toRepo": "o/m"}),
+        hub.client.post("/api/repos/create", json=body | {"name": "other"}),
+        hub.client.request("DELETE", "/api/repos/delete", json=body),
+    ):
+        assert answer.status_code == 503, answer.text
+    hub.people.failure = None
+    assert hub.client.get(f"{API}/refs?include_prs=1").json()["pullRequests"] == []
+    assert hub.client.get(f"{API}/refs").content == before
+    assert hub.client.get(API).json()["gated"] is False
+    assert len(hub.client.get("/api/models").json()) == 1
 
 
 def test_where_a_commit_may_go(hub: World) -> None:

@@ -114,7 +114,10 @@ class Authorizer(Protocol):
 
 @dataclass(frozen=True)
 class AccessEvent:
-    """One answered request of a known caller, told before its first byte is sent."""
+    """One answered request of a known caller, told before its first byte is sent.
+
+    What changes something is told twice: with status 0 before anybody can see it, then answered.
+    """
 
     caller: Caller
     operation: str  # resolve, info, tree, paths-info, refs, commits, auth-check, list, commit, …

@@ -77,10 +77,20 @@ def super_squash(visit: RepositoryVisit) -> Response:
     if not is_text(message, MAX_TITLE):
         raise errors.bad_request(f'"message" must be a text of at most {MAX_TITLE} characters')
     title, _, rest = message.strip().partition("\n")
+
+    def announce(made: Commit) -> None:
+        visit.details["commit"] = made.oid
+        visit.announce()
+
     made = squash_branch(
-        visit.hub, visit.caller, visit.repository, branch, title=title, message=rest.strip()
+        visit.hub,
+        visit.caller,
+        visit.repository,
+        branch,
+        title=title,
+        message=rest.strip(),
+        announce=announce,
     )
-    visit.details["commit"] = made.oid
     return JSONResponse({"commitOid": made.oid}, headers={"X-Repo-Commit": made.oid})
 
 
@@ -93,15 +103,16 @@ def _create(visit: RepositoryVisit, ref: str, commit: Commit) -> Response:
         if key is None:
             raise errors.revision_not_found(commit.oid)
         writing.point(connection, visit.repository, ref, key)
+        visit.announce()
     return JSONResponse({"ref": ref, "targetCommit": commit.oid})
 
 
 def _delete(visit: RepositoryVisit, ref: str, name: str) -> Response:
     visit.details["ref"] = ref
     with writing.transaction(visit.hub, visit.repository) as connection:
-        removed = writing.unpoint(connection, visit.repository, ref)
-    if not removed:
-        raise errors.revision_not_found(name)
+        if not writing.unpoint(connection, visit.repository, ref):
+            raise errors.revision_not_found(name)
+        visit.announce()
     return JSONResponse({})
 
 

@@ -20,7 +20,7 @@ from holdfast_hub_protocol.records import Commit, NewFile
 from holdfast_hub_protocol.staging import commit_staged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import sqlalchemy as sa
 
@@ -56,16 +56,18 @@ def make_commit(  # noqa: PLR0913 - a commit is all of this
     title: str,
     message: str = "",
     expected_parent: str | None = None,
+    announce: Callable[[Commit], None] | None = None,
 ) -> Commit:
     """Commit operations to a full reference name, making it if there is none; return the commit.
 
     `expected_parent` is the commit id, or its first digits, that the reference must be at
     (ConflictError). What whoever holds the policy refuses is a HubError 403 with their words; a
-    large file that was not uploaded, or that the caller may not use, is one of 400.
+    large file that was not uploaded, or that the caller may not use, is one of 400. `announce`
+    is told of the commit before anybody can see it; if it raises, there is none.
     """
     wanted = _Wanted(
         hub, caller, repository, ref, _stored(hub, caller, repository, operations), title, message,
-        expected_parent,
+        expected_parent, announce,
     )  # fmt: skip
     for _ in range(_ATTEMPTS):
         draft = _Draft(wanted, hub.metadata)
@@ -92,14 +94,21 @@ def first_commit(
 
     Nobody is asked to admit it: it holds what the protocol itself puts there.
     """
-    wanted = _Wanted(hub, caller, repository, MAIN, files, "initial commit", "", None)
+    wanted = _Wanted(hub, caller, repository, MAIN, files, "initial commit", "", None, None)
     draft = _Draft(wanted, hub.metadata.within(connection))
     check_files(connection, hub, draft.changes.put.values())
     return draft.publish(connection)
 
 
 def squash_branch(  # noqa: PLR0913 - as make_commit
-    hub: Hub, caller: Caller, repository: Repository, branch: str, *, title: str, message: str
+    hub: Hub,
+    caller: Caller,
+    repository: Repository,
+    branch: str,
+    *,
+    title: str,
+    message: str,
+    announce: Callable[[Commit], None],
 ) -> Commit:
     """Point a branch at a new commit without a parent, of the same files; return it."""
     ref = f"refs/heads/{branch}"
@@ -132,6 +141,7 @@ def squash_branch(  # noqa: PLR0913 - as make_commit
             )
         except AdmissionError as error:
             raise errors.forbidden(str(error)) from error
+        announce(squashed)
         return squashed
 
 
@@ -167,6 +177,7 @@ class _Wanted:
     title: str
     message: str
     expected_parent: str | None
+    announce: Callable[[Commit], None] | None
 
 
 class _Draft:
@@ -236,6 +247,8 @@ class _Draft:
             wanted.hub.admission.published(connection, self._proposal, oid)
         except AdmissionError as error:
             raise errors.forbidden(str(error)) from error
+        if wanted.announce is not None:
+            wanted.announce(commit)
         return commit
 
     def _snapshot(self, connection: sa.Connection, oid: str) -> int:

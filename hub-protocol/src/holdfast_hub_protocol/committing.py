@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
+    from holdfast_hub_protocol.records import Commit
 
 MAX_LINE: Final = LARGEST_REGULAR_FILE * 4 // 3 + 8192
 MAX_OPERATIONS: Final = 200_000
@@ -73,6 +74,11 @@ def commit(visit: RepositoryVisit) -> Response:
     header, operations = read_commit(visit.hub, visit.stream)
     visit.details["operations"] = len(operations)
     answer: dict[str, Any] = {"success": True}
+
+    def announce(made: Commit) -> None:
+        visit.details["commit"] = made.oid
+        visit.announce()
+
     if visit.flag("create_pr"):
         with pulls.opened_pull(
             hub,
@@ -83,18 +89,18 @@ def commit(visit: RepositoryVisit) -> Response:
             base=ref.removeprefix("refs/heads/"),
             parent=header.parent,
         ) as pull:
+            visit.details["pull_request"] = pull.num
             made = make_commit(
                 hub, caller, repository, pull.ref, operations,
-                title=header.title, message=header.message,
+                title=header.title, message=header.message, announce=announce,
             )  # fmt: skip
         answer["pullRequestUrl"] = f"{visit.page_of(repository.id)}/discussions/{pull.num}"
-        visit.details["pull_request"] = pull.num
     else:
         made = make_commit(
             hub, caller, repository, ref, operations,
             title=header.title, message=header.message, expected_parent=header.parent,
+            announce=announce,
         )  # fmt: skip
-    visit.details["commit"] = made.oid
     answer |= {
         "commitOid": made.oid,
         "commitUrl": f"{visit.page_of(repository.id)}/commit/{made.oid}",

@@ -53,6 +53,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
 _ALLOWED: Final = Verdict(allowed=True)
+ABOUT_TO: Final = 0  # in place of a status: what follows is about to be done
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Visit:
     # What it turned out to be about, and what was decided: for the record.
     subject: str = ""
     subject_kind: str = ""
+    operation: str = ""
     verb: Verb = Verb.READ
     verdict: Verdict = _ALLOWED
 
@@ -114,6 +116,30 @@ class Visit:
     def stream(self) -> Iterator[bytes]:
         """The body piece by piece, of any size; instead of `body`."""
         return self.incoming.pieces()
+
+    def announce(self) -> None:
+        """Have it noted what is about to be done, last thing in the transaction that does it.
+
+        Nobody sees a change that is not on the record; the answer is noted by itself.
+        """
+        self.note(ABOUT_TO)
+
+    def note(self, status: int) -> None:
+        """Have the record say what was asked, decided and answered."""
+        self.hub.observer.observe(
+            AccessEvent(
+                caller=self.caller,
+                operation=self.operation,
+                verb=self.verb,
+                method=self.request.method,
+                repository=self.subject,
+                kind=self.subject_kind,
+                verdict=self.verdict,
+                status=status,
+                request_id=self.request_id,
+                details=self.details,
+            )
+        )
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; HubError 400 if it is none."""
@@ -246,8 +272,8 @@ def account_endpoint(
 
     def answer(request: Request, body: Body) -> Response:
         visit = Visit(hub, request, identify(hub, request), body, _request_id(request))
-        visit.verb = verb
-        return _noted(visit, operation, lambda: handler(visit))
+        visit.operation, visit.verb = operation, verb
+        return _noted(visit, lambda: handler(visit))
 
     return functools.partial(_in_thread, answer)
 
@@ -326,6 +352,7 @@ def _of_repository(
     found = repository or moved
     name = found.id if found else name
     visit.subject, visit.subject_kind, visit.verb = str(name), name.kind, verb
+    visit.operation = operation
     visit.verdict = hub.authorizer.may(visit.caller, verb, name, found)
     refusal = None
     if found is None or not visit.verdict.allowed:
@@ -340,7 +367,7 @@ def _of_repository(
             return _redirect(visit, moved.id)
         return handler(visit)
 
-    return _noted(visit, operation, respond)
+    return _noted(visit, respond)
 
 
 def _refusal(
@@ -387,7 +414,7 @@ def _senders() -> anyio.CapacityLimiter:
         return limiter
 
 
-def _noted(visit: Visit, operation: str, handler: Callable[[], Response]) -> Response:
+def _noted(visit: Visit, handler: Callable[[], Response]) -> Response:
     """Answer, and have the answer noted before the first byte of it is sent."""
     failure: errors.HubError | None = None
     try:
@@ -395,20 +422,7 @@ def _noted(visit: Visit, operation: str, handler: Callable[[], Response]) -> Res
         status = response.status_code
     except errors.HubError as error:
         failure, status = error, error.status
-    visit.hub.observer.observe(
-        AccessEvent(
-            caller=visit.caller,
-            operation=operation,
-            verb=visit.verb,
-            method=visit.request.method,
-            repository=visit.subject,
-            kind=visit.subject_kind,
-            verdict=visit.verdict,
-            status=status,
-            request_id=visit.request_id,
-            details=visit.details,
-        )
-    )
+    visit.note(status)
     if failure is not None:
         raise failure
     return response

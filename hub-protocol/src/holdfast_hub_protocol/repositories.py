@@ -64,6 +64,7 @@ def create(visit: Visit) -> Response:
             repository = _insert(connection, name, private=private is not False, gated=gated or "")
             hub.authorizer.created(connection, repository.key, name, visit.caller)
             first_commit(connection, hub, visit.caller, repository, [attributes])
+            visit.announce()
     except sa.exc.IntegrityError as error:
         known = hub.metadata.repository(name)
         if known is None:  # some other constraint than the name's
@@ -86,6 +87,7 @@ def delete(visit: RepositoryVisit) -> Response:
                 if any(k.column is schema.repositories.c.id for k in column.foreign_keys):
                     connection.execute(each.delete().where(column == key))
         connection.execute(schema.repositories.delete().where(schema.repositories.c.id == key))
+        visit.announce()
     return JSONResponse({})
 
 
@@ -115,6 +117,7 @@ def move(visit: RepositoryVisit) -> Response:
                         kind=old.kind, folded=old.folded, repository_id=visit.repository.key
                     )
                 )
+            visit.announce()
     except sa.exc.IntegrityError as error:
         raise errors.conflict(f"A {new.kind} repository called {new} already exists") from error
     return JSONResponse({"url": visit.page_of(new), "id": str(new)})
@@ -139,6 +142,7 @@ def settings(visit: RepositoryVisit) -> Response:
         row = connection.execute(
             sa.select(table.c.private, table.c.gated).where(table.c.id == visit.repository.key)
         ).one()
+        visit.announce()
     return JSONResponse({"private": row.private, "gated": row.gated or False})
 
 
