@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from crowd_parts import Crowded, crowded
 
-from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.access import UnavailableError, Verb
 from holdfast_hub_protocol.discussions.routes import MAX_EDITS, MAX_TEXT, PAGE
 
 if TYPE_CHECKING:
     from conftest import World
 
 BASE = "/api/models/org/name/discussions"
+LIKE = "/api/models/org/name/like"
 
 
 @pytest.fixture
@@ -204,6 +205,17 @@ def test_the_record_says_which_discussion(hub: Crowded) -> None:
     num = opened(hub)
     hub.crowd.people.events.clear()
     hub.ask("ben", "POST", f"{BASE}/{num}/comment", comment="x")
-    [event] = hub.crowd.people.events
-    assert (event.operation, event.verb, event.status) == ("discuss", Verb.CONTRIBUTE, 200)
-    assert event.details["discussion"] == num
+    before, answered = hub.crowd.people.events
+    assert (before.status, answered.status) == (0, 200)
+    for event in (before, answered):
+        assert (event.operation, event.verb) == ("discuss", Verb.CONTRIBUTE)
+        assert event.details["discussion"] == num
+
+
+def test_nobody_sees_what_is_not_on_the_record(hub: Crowded) -> None:
+    hub.crowd.people.failure = UnavailableError("the disk is full")
+    assert hub.ask("ann", "POST", BASE, title="Hidden", description="x").status_code == 503
+    assert hub.ask("ann", "POST", LIKE).status_code == 503
+    hub.crowd.people.failure = None
+    assert hub.ask("reader", "GET", BASE).json()["count"] == 0
+    assert hub.ask("reader", "GET", "/api/models/org/name").json()["likes"] == 0

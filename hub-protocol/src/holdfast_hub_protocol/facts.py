@@ -28,7 +28,9 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TELLING: Final = ("README.md", "config.json", "tokenizer_config.json")
 _TELLING_SUFFIXES: Final = (".safetensors", ".gguf")
 _CONFIG_KEYS: Final = ("architectures", "model_type", "auto_map", "quantization_config")
-_TOKENIZER_KEYS: Final = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
+_TOKENIZER_KEYS: Final = (
+    *("bos_token", "eos_token", "mask_token", "pad_token", "unk_token", "chat_template"),
+)
 
 
 def metadata_block(text: str) -> str | None:

@@ -51,6 +51,7 @@ def like(visit: RepositoryVisit) -> Response:
                 likes.insert().values(repository_id=key, liker=name, created_at=datetime.now(UTC))
             )
             _count(connection, key)
+            visit.announce()
     return JSONResponse({"liked": True})
 
 
@@ -62,6 +63,7 @@ def unlike(visit: RepositoryVisit) -> Response:
         mine = (likes.c.repository_id == key) & (likes.c.liker == name)
         if connection.execute(likes.delete().where(mine)).rowcount:
             _count(connection, key)
+            visit.announce()
     return JSONResponse({"liked": False})
 
 

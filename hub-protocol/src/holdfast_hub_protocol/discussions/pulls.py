@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast_hub_protocol import commits, errors, operations, writing
 from holdfast_hub_protocol.access import Verb
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 MAX_COMMITS: Final = 1000  # of one pull request that are shown
 _ATTEMPTS: Final = 5
 _REF: Final = re.compile(r"refs/pr/([1-9][0-9]{0,8})")
+
+
+class Announce(Protocol):
+    """Puts on the record what is about to be done."""
+
+    def __call__(self, **details: str | int) -> None:
+        """Note it with these details; if this raises, it is not done."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,12 @@ def open_pull(  # noqa: PLR0913 - a pull request is all of this
     base: str = "main",
     parent: str | None = None,
     status: Status = "open",
+    announce: Announce | None = None,
 ) -> Discussion:
     """Open a pull request to a branch, from its head or from `parent` (a commit id).
 
     It has no changes yet: those are committed to its `ref`. HubError 404 if there is no such
-    branch or commit.
+    branch or commit. `announce` is told its number before anybody can see it.
     """
     target = f"refs/heads/{base}"
     start = hub.metadata.commit(repository, target)
@@ -80,6 +88,8 @@ def open_pull(  # noqa: PLR0913 - a pull request is all of this
         if key is None:
             raise errors.revision_not_found(start.oid)
         writing.point(connection, repository, pull.ref, key)
+        if announce is not None:
+            announce(discussion=pull.num)
     return pull
 
 
@@ -154,18 +164,25 @@ def pushed(hub: Hub, repository: Repository, pull: Discussion) -> list[Commit]:
     return found
 
 
-def merge(
-    hub: Hub, caller: Caller, repository: Repository, pull: Discussion, remark: str = ""
+def merge(  # noqa: PLR0913 - a merge is all of this
+    hub: Hub,
+    caller: Caller,
+    repository: Repository,
+    pull: Discussion,
+    remark: str = "",
+    *,
+    announce: Announce,
 ) -> str:
     """Bring the changes to the branch as one commit; return its id.
 
     HubError 400 for a draft, a closed or empty one; 409 names the files in conflict. Whoever
     calls has made sure that the caller may write. Done again after a crash, it ends the same.
+    `announce` is told the commit before anybody can see it.
     """
     if pull.status != "open":
         hint = "; publish it by setting its status to open" if pull.status == "draft" else ""
         raise errors.bad_request(f"Pull request {pull.num} is {pull.status}, not open{hint}")
-    merged = _commit_changes(hub, caller, repository, pull)
+    merged = _commit_changes(hub, caller, repository, pull, announce)
     with writing.transaction(hub, repository) as connection:
         now = store.find(connection, repository, pull.num)
         if now is not None and now.merge_oid is not None:
@@ -173,10 +190,13 @@ def merge(
         store.change(connection, pull, status="merged", merge_oid=merged)
         _comment(connection, pull, caller, remark)
         store.add_event(connection, pull, "status-change", caller.name, {"status": "merged"})
+        announce(commit=merged)
     return merged
 
 
-def _commit_changes(hub: Hub, caller: Caller, repository: Repository, pull: Discussion) -> str:
+def _commit_changes(
+    hub: Hub, caller: Caller, repository: Repository, pull: Discussion, announce: Announce
+) -> str:
     for attempt in range(_ATTEMPTS):
         found = compare(hub, repository, pull)
         if not found.changes:
@@ -200,6 +220,7 @@ def _commit_changes(hub: Hub, caller: Caller, repository: Repository, pull: Disc
                 title=f"{pull.title} (#{pull.num})",
                 message=_message(hub, caller, repository, pull),
                 expected_parent=found.target.oid,
+                announce=lambda commit: announce(commit=commit.oid),
             ).oid
         except commits.ConflictError:
             if attempt + 1 == _ATTEMPTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -16,6 +17,8 @@ from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import sqlalchemy as sa
     from starlette.responses import Response
     from starlette.routing import Route
@@ -130,9 +133,10 @@ def create(visit: RepositoryVisit) -> Response:
             title=title,
             description=description,
             status="draft",
+            announce=functools.partial(_announce, visit),
         )
     else:
-        with writing.transaction(visit.hub, visit.repository) as connection:
+        with _changing(visit) as connection:
             pull = store.add(
                 connection,
                 visit.repository,
@@ -140,9 +144,9 @@ def create(visit: RepositoryVisit) -> Response:
                 author=visit.caller.name,
                 status="open",
             )
+            visit.details["discussion"] = pull.num
             if description:
                 _add_comment(visit, connection, pull, description)
-    visit.details["discussion"] = pull.num
     document = documents.listed(visit.repository, pull)
     return JSONResponse({**document, "pullRequest": pull.is_pull_request})
 
@@ -150,7 +154,7 @@ def create(visit: RepositoryVisit) -> Response:
 def comment(visit: RepositoryVisit) -> Response:
     """Add a comment."""
     text = _text(visit.json(), "comment", needed=True)
-    with writing.transaction(visit.hub, visit.repository) as connection:
+    with _changing(visit) as connection:
         event = _add_comment(visit, connection, _discussion(visit, connection), text)
     return JSONResponse({"newMessage": documents.happened(event)})
 
@@ -158,7 +162,7 @@ def comment(visit: RepositoryVisit) -> Response:
 def edit(visit: RepositoryVisit) -> Response:
     """Change one's own comment; what it said before stays in its history."""
     text = _text(visit.json(), "content", needed=True)
-    with writing.transaction(visit.hub, visit.repository) as connection:
+    with _changing(visit) as connection:
         event = _comment_of(visit, connection)
         if event.author != visit.caller.name:
             raise errors.forbidden("Only its author may edit a comment")
@@ -171,7 +175,7 @@ def edit(visit: RepositoryVisit) -> Response:
 
 def hide(visit: RepositoryVisit) -> Response:
     """Remove the text of a comment for good: its author's, or anybody's for who may write."""
-    with writing.transaction(visit.hub, visit.repository) as connection:
+    with _changing(visit) as connection:
         event = _comment_of(visit, connection)
         _check_owner(visit, event.author, "hide this comment")
         data = documents.hidden(visit.caller.name, datetime.now(UTC))
@@ -182,7 +186,7 @@ def hide(visit: RepositoryVisit) -> Response:
 def rename(visit: RepositoryVisit) -> Response:
     """Give a discussion another title."""
     title = _title(visit.json())
-    with writing.transaction(visit.hub, visit.repository) as connection:
+    with _changing(visit) as connection:
         discussion = _discussion(visit, connection)
         _check_owner(visit, discussion.author, "rename this discussion")
         store.change(connection, discussion, title=title)
@@ -197,7 +201,7 @@ def change_status(visit: RepositoryVisit) -> Response:
     wanted: tuple[Literal["open", "closed"], ...] = ("open", "closed")
     status = _one_of(_string(body, "status"), "status", wanted)
     remark = _text(body, "comment")
-    with writing.transaction(visit.hub, visit.repository) as connection:
+    with _changing(visit) as connection:
         discussion = _discussion(visit, connection)
         _check_owner(visit, discussion.author, "open or close this discussion")
         if discussion.status in {status, "merged"}:
@@ -218,9 +222,24 @@ def merge(visit: RepositoryVisit) -> Response:
         discussion = _discussion(visit, connection)
     if not discussion.is_pull_request:
         raise errors.bad_request(f"Discussion {discussion.num} is no pull request")
-    oid = pulls.merge(visit.hub, visit.caller, visit.repository, discussion, remark)
-    visit.details["commit"] = oid
+    announce = functools.partial(_announce, visit)
+    oid = pulls.merge(
+        visit.hub, visit.caller, visit.repository, discussion, remark, announce=announce
+    )
     return JSONResponse({"merged": True, "mergeCommitId": oid})
+
+
+def _announce(visit: RepositoryVisit, **details: str | int) -> None:
+    visit.details |= details
+    visit.announce()
+
+
+@contextmanager
+def _changing(visit: RepositoryVisit) -> Iterator[sa.Connection]:
+    """Open a transaction that is on the record before anybody sees what it did."""
+    with writing.transaction(visit.hub, visit.repository) as connection:
+        yield connection
+        visit.announce()
 
 
 def _discussion(visit: RepositoryVisit, connection: sa.Connection) -> Discussion:
