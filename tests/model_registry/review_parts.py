@@ -33,6 +33,7 @@ PEOPLE = Seed.model_validate(
             for name, teams in (
                 ("ada", {"research": "write"}),
                 ("ben", {"research": "read"}),
+                ("boss", {"research": "admin"}),
                 ("eve", {"elsewhere": "admin"}),
                 ("rita", ["reviewers"]),
                 ("rolf", ["reviewers"]),

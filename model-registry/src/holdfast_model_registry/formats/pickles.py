@@ -24,6 +24,8 @@ _IMPORTS: Final = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "
 _PUTS: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _GETS: Final = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _MARK: Final = object()
+# How pickletools begins to say that an argument, or the rest, is missing.
+_EXHAUSTED: Final = ("no newline found", "pickle exhausted", "not enough data", "expected")
 # What weights need. Anything else that a pickle names is worth a look.
 _USUAL: Final = (
     "collections.OrderedDict",
@@ -68,6 +70,11 @@ class Walk:
     def runs(self) -> bool:
         """Whether an unpickler would import something and call it."""
         return self.calls and bool(self.imports)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it was still good where the content ended."""
+        return self.why_ended.startswith(_EXHAUSTED) or "but only" in self.why_ended
 
     @property
     def suspicious(self) -> list[str]:

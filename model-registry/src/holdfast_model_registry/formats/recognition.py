@@ -181,7 +181,9 @@ def _unmarked(look: _Look) -> Observation:
         return Observation("text", complete=False)
     # The oldest pickles are text, and begin with any of many letters: the opcodes must tell.
     look.stream.seek(0)
-    if pickles.walk(look.stream.read(INLINE_SIZE)).runs:
+    walked = pickles.walk(look.stream.read(pickles.MAX_READ))
+    # One that goes on past what is read may come to anything.
+    if walked.runs or (walked.exhausted and look.size > pickles.MAX_READ):
         return _walked(look)
     look.stream.seek(0)
     if not _is_text(look.stream):
