@@ -203,6 +203,31 @@ def test_a_large_file_is_ones_own_or_readable(desk: Desk) -> None:
         desk.commit(AddLfsFile("lie.bin", sha256, 8))
 
 
+def test_git_is_told_of_every_large_file(desk: Desk, tmp_path: Path) -> None:
+    sha256 = desk.upload(b"weights")
+    before = desk.read(".gitattributes")
+    desk.commit(AddLfsFile("w.bin", sha256, 7))
+    assert desk.read(".gitattributes") == before
+    odd = "of/a b*[1].txt"
+    desk.commit(AddLfsFile(odd, sha256), AddLfsFile("notes.txt", sha256))
+    attributes = desk.read(".gitattributes")
+    assert attributes.startswith(before)
+    assert attributes.count(b"\n") == before.count(b"\n") + 2
+    desk.commit(AddLfsFile("of/other/notes.txt", sha256), AddFile("of/notes.txt", b"small"))
+    folder = tmp_path / "n.git"
+    export_git(desk.world.metadata, desk.hub.blobs, desk.repository, folder)
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    git(clone, "init", "-q")
+    (clone / ".gitattributes").write_bytes(desk.read(".gitattributes"))
+    names = ["w.bin", odd, "notes.txt", "of/other/notes.txt", "of/notes.txt"]
+    told = git(clone, "check-attr", "filter", "--", *names).splitlines()
+    assert [line.rpartition(" ")[2] for line in told] == ["lfs"] * 4 + ["unspecified"]
+    desk.commit(DeleteFile(".gitattributes"))
+    made = desk.commit(AddLfsFile("more.txt", sha256))
+    assert ".gitattributes" not in {entry.path for entry in desk.world.metadata.files(made)}
+
+
 def test_the_parent_must_be_the_head(desk: Desk) -> None:
     first = desk.head()
     second = desk.commit(AddFile("x", b"1"), parent=first.oid)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, overload
 
 from holdfast_hub_protocol import changes, errors, facts, snapshots, writing
 from holdfast_hub_protocol.admission import AdmissionError, Proposal
+from holdfast_hub_protocol.attributes import with_large_files_named
 from holdfast_hub_protocol.git_objects import commit_content, object_id
 from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, held, hold
 from holdfast_hub_protocol.identifiers import is_sha256
@@ -190,7 +191,8 @@ class _Draft:
         if expected and (parent is None or not parent.oid.startswith(expected.lower())):
             raise ConflictError
         self.parent = parent
-        self.changes = changes.apply(metadata, wanted.repository, parent, wanted.operations)
+        found = changes.apply(metadata, wanted.repository, parent, wanted.operations)
+        self.changes = with_large_files_named(metadata, wanted.hub.blobs, found)
         self._folders = snapshots.changed_folders(metadata, self.changes)
         self._facts = facts.updated_facts(metadata, self.changes, wanted.hub.blobs.path)
         self._proposal = Proposal(

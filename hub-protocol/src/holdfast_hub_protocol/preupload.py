@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.attributes import attributes_of, default_attributes
 from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.gitignore import MAX_SIZE, Ignored, LargeFiles
 from holdfast_hub_protocol.identifiers import BadIdentifierError, checked_path
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 
 MAX_FILES: Final = 1000
 LARGEST_REGULAR_FILE: Final = 10 << 20  # bytes; clients send such files inside the commit
-# What models and data sets are made of, and no diff can show.
-_LFS_SUFFIXES: Final = (
-    *("7z", "arrow", "avro", "bin", "bz2", "ckpt", "ftz", "gguf", "gz", "h5", "joblib"),
-    *("lz4", "mds", "mlmodel", "model", "msgpack", "npy", "npz", "onnx", "ot", "parquet"),
-    *("pb", "pickle", "pkl", "pt", "pth", "rar", "safetensors", "tar", "tflite", "tgz"),
-    *("wasm", "xz", "zip", "zst"),
-)
-_LFS_NAMES: Final = ("saved_model/**/*", "*tfevents*")
-_ATTRIBUTES: Final = "filter=lfs diff=lfs merge=lfs -text"
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,8 @@ def preupload(visit: RepositoryVisit) -> Response:
         raise errors.revision_not_found(visit.parameter("revision"))
     body = visit.json()
     uploads = _uploads(body)
-    large = LargeFiles(_attributes(visit, commit))
+    attributes = attributes_of(visit.hub.metadata, visit.hub.blobs, commit)
+    large = LargeFiles(default_attributes() if attributes is None else attributes)
     ignored = Ignored(_ignore_file(visit, commit, body.get("gitIgnore")))
     before = {
         entry.path: entry
@@ -89,12 +82,6 @@ def preupload(visit: RepositoryVisit) -> Response:
     )
 
 
-def default_attributes() -> str:
-    """Return the .gitattributes that a new repository begins with."""
-    patterns = [*(f"*.{suffix}" for suffix in _LFS_SUFFIXES), *_LFS_NAMES]
-    return "".join(f"{pattern} {_ATTRIBUTES}\n" for pattern in patterns)
-
-
 def _is_large(upload: _Upload, large: LargeFiles) -> bool:
     # Nothing is a file of LFS that has no bytes: clients send those inside the commit anyway.
     return upload.size > LARGEST_REGULAR_FILE or (upload.size > 0 and upload.path in large)
@@ -118,21 +105,12 @@ def _upload(file: object) -> _Upload:
         raise errors.unprocessable(str(error)) from error
 
 
-def _attributes(visit: RepositoryVisit, commit: Commit) -> str:
-    text = _text_of(visit, commit, ".gitattributes")
-    return default_attributes() if text is None else text
-
-
 def _ignore_file(visit: RepositoryVisit, commit: Commit, given: object) -> str:
     """Return the .gitignore that comes with the upload, or else the branch's."""
     if isinstance(given, str):
         return given
-    return _text_of(visit, commit, ".gitignore") or ""
-
-
-def _text_of(visit: RepositoryVisit, commit: Commit, path: str) -> str | None:
-    entry = visit.hub.metadata.entry(commit, path)
+    entry = visit.hub.metadata.entry(commit, ".gitignore")
     if entry is None or entry.sha256 is None or entry.is_lfs or entry.size > MAX_SIZE:
-        return None
+        return ""
     with visit.hub.blobs.open(entry.sha256) as file:
         return file.read().decode(errors="replace")

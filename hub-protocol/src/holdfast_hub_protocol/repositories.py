@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from holdfast_hub_protocol import errors, schema, writing
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.attributes import NAME, default_attributes
 from holdfast_hub_protocol.commits import first_commit, store_file
 from holdfast_hub_protocol.endpoints import account_endpoint, body_endpoint, repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
 from holdfast_hub_protocol.listings import index_repository
-from holdfast_hub_protocol.preupload import default_attributes
 from holdfast_hub_protocol.records import Repository
 from holdfast_hub_protocol.snapshots import insert
 
@@ -58,7 +58,7 @@ def create(visit: Visit) -> Response:
         raise errors.bad_request(str(error)) from error
     private, gated = _private(body), _gated(body)
     _decide_on(visit, name)
-    attributes = store_file(hub, ".gitattributes", default_attributes().encode())
+    attributes = store_file(hub, NAME, default_attributes().encode())
     try:
         with hub.metadata.engine.begin() as connection:
             repository = _insert(connection, name, private=private is not False, gated=gated or "")
