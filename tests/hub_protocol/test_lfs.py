@@ -298,3 +298,20 @@ def test_the_parts_of_very_large_objects_are_not_too_many() -> None:
         assert part % (1 << 20) == 0
         assert -(-size // part) <= batch_module.MAX_PARTS
     assert batch_module._part_size((4 << 30) - 1) == 0
+
+
+def test_a_commit_for_which_there_is_no_room_is_told_like_an_upload(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(blobs_module.os, "fsync", full)
+    lines = [
+        {"key": "header", "value": {"summary": "s"}},
+        {"key": "file", "value": {"path": "a", "content": "YQ==", "encoding": "base64"}},
+    ]
+    body = "\n".join(map(json.dumps, lines))
+    done = world.client.post("/api/models/org/name/commit/main", content=body)
+    assert done.status_code == 507
+    assert "disk is full" in done.headers["X-Error-Message"]

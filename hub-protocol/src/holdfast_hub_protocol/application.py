@@ -34,7 +34,7 @@ from holdfast_hub_protocol import (
 from holdfast_hub_protocol.access import UnavailableError
 from holdfast_hub_protocol.discussions import routes as discussion_routes
 from holdfast_hub_protocol.endpoints import Hub, new_request_id
-from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.errors import HubError, disk_full, is_disk_full
 from holdfast_hub_protocol.lfs import routes as lfs_routes
 from holdfast_hub_protocol.xet import routes as xet_routes
 
@@ -96,6 +96,7 @@ def create_application(
             HTTPException: _http_error,
             UnavailableError: _unavailable,
             sqlalchemy.exc.OperationalError: _unavailable,
+            OSError: _disk_error,
             Exception: _unexpected,
         },
     )
@@ -155,6 +156,13 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _unavailable(request: Request, error: Exception) -> Response:
     _LOG.error("request %s: %s", request.scope["holdfast.request_id"], error)
     return HubError(503, "The registry cannot answer now; the log says why").response()
+
+
+async def _disk_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and is_disk_full(error):
+        _LOG.error("request %s: %s", request.scope["holdfast.request_id"], error)
+        return disk_full().response()
+    return await _unexpected(request, error)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

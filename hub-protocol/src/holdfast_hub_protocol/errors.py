@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
@@ -95,6 +96,20 @@ def conflict(message: str) -> HubError:
 def unprocessable(message: str) -> HubError:
     """Return the answer to a change that cannot be made, however often it is tried."""
     return HubError(422, message)
+
+
+def disk_full() -> HubError:
+    """Return the answer where content does not fit: unlike other 5xx, clients do not repeat it."""
+    return HubError(
+        507,
+        "The registry's disk is full. Nothing of this was kept; the operator must make room.",
+        "InsufficientStorage",
+    )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether the system refused to write for want of room, or of quota."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def bad_request(message: str) -> HubError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast_hub_protocol.endpoints import RepositoryVisit, Visit
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def put(visit: RepositoryVisit) -> Response:
@@ -53,11 +50,6 @@ def refusals() -> Iterator[None]:
     except DigestMismatchError as error:
         raise errors.bad_request(f"The upload is not what was announced: {error}") from error
     except OSError as error:
-        if error.errno not in _FULL:
+        if not errors.is_disk_full(error):
             raise
-        raise errors.HubError(
-            507,
-            "The registry's disk is full. Nothing of this upload was kept; "
-            "the operator must make room.",
-            "InsufficientStorage",
-        ) from error
+        raise errors.disk_full() from error
