@@ -140,8 +140,8 @@ def _registry(command: Callable[..., None]) -> Callable[..., None]:
 def _secret(token_file: str | None) -> str:
     if token_file is None:
         return os.environ.get(_TOKEN, "").strip()
-    source = "/dev/stdin" if token_file == "-" else token_file  # noqa: S105 - not a secret
-    text = Path(source).read_text(encoding="utf-8")
+    from_stdin = token_file == "-"  # noqa: S105 - a dash is no secret
+    text = sys.stdin.read() if from_stdin else Path(token_file).read_text(encoding="utf-8")
     if not text.strip():
         raise RegistryError("there is no token", where=token_file)
     return text.strip()
