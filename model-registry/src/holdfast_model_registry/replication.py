@@ -7,6 +7,7 @@ registry's policy judges each revision, and its people approve it.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast_hub_protocol.identifiers import RepositoryId
-    from holdfast_hub_protocol.records import NewFile
+    from holdfast_hub_protocol.records import NewFile, Repository
     from holdfast_model_registry.commit_manifest import CommitManifest, SignedManifest
     from holdfast_model_registry.replication_documents import RepositoryState
     from holdfast_model_registry.replication_sources import Source
@@ -213,9 +214,16 @@ class Replicator:
         missing = {file.sha256: file for file in files if not blobs.has(file.sha256, file.size)}
         self.partials.mkdir(parents=True, exist_ok=True)
 
+        ended = threading.Event()
+
+        def step(more: int) -> None:
+            if ended.is_set():
+                raise NotTakenError("interrupted")
+            self.step(more)
+
         def one(file: NewFile) -> None:
             partial = self.partials / file.sha256
-            came = self.source.fetch(repository, oid, file, partial, self.step)
+            came = self.source.fetch(repository, oid, file, partial, step)
             try:
                 content = blobs.add(came, file.sha256, link=came == partial)
             except DigestMismatchError as error:
@@ -227,8 +235,13 @@ class Replicator:
                 raise NotTakenError(f"{oid}: {file.path} has another git id than was signed")
 
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            for _ in pool.map(one, missing.values()):
-                copied.blobs += 1
+            try:
+                for _ in pool.map(one, missing.values()):
+                    copied.blobs += 1
+            except BaseException:  # Ctrl-C too: what runs ends at its next byte, and is kept
+                ended.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         copied.bytes += sum(file.size for file in missing.values())
 
     def _point(
@@ -242,7 +255,7 @@ class Replicator:
         here = self.storage.metadata.repository(repository)
         if here is None:
             return  # the source has no commit of it
-        known, diverged = set(state.commits), []
+        diverged = []
         with self.storage.metadata.engine.begin() as connection:
             table = schema.repositories
             connection.execute(
@@ -252,9 +265,11 @@ class Replicator:
             for ref, oid in state.refs.items():
                 now = head_oid(connection, here, ref)
                 key = commit_key(connection, here, oid)
-                if now is not None and now not in known:
+                if now == oid or key is None:
+                    continue
+                if now is not None and not _came(connection, here, now):
                     diverged.append(ref)
-                elif now != oid and key is not None:
+                else:
                     point(connection, here, ref, key)
                     copied.changed = True
                     copied.refs[ref] = oid
@@ -302,6 +317,18 @@ def _check(manifest: CommitManifest, state: RepositoryState, oid: str) -> None:
         f"tree {manifest.tree}\n".encode()
     ):
         raise EnvelopeError("git's text of the commit is another's")
+
+
+def _came(connection: sa.Connection, repository: Repository, oid: str) -> bool:
+    """Tell whether a commit was copied: the source may move away from it, and was there before."""
+    return bool(
+        connection.execute(
+            sa.select(sa.func.count())
+            .select_from(replicated)
+            .join(schema.commits, schema.commits.c.id == replicated.c.commit_id)
+            .where(schema.commits.c.repository_id == repository.key, schema.commits.c.oid == oid)
+        ).scalar_one()
+    )
 
 
 def _keep_origin(  # noqa: PLR0913, PLR0917 - a row is all of this

@@ -17,6 +17,7 @@ from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.blobs import CHUNK_SIZE
 from holdfast_model_registry import commit_manifest, lineage
 from holdfast_model_registry.lineage_labels import LABELS, labels_of
+from holdfast_model_registry.replication_documents import replicated
 from holdfast_model_registry.review import states, store
 from holdfast_model_registry.signing import ModelSignature, SignatureState
 from holdfast_model_registry.signing_envelope import EnvelopeError
@@ -112,10 +113,12 @@ class Verifier:
             review = store.find(connection, key, oid)
             approvals = store.given(connection, key, oid) if review else []
             manifest = self._manifest(connection, key, oid)
+            origin = _origin(connection, key, oid)
         signature = verdict[0] if verdict else None
         is_model = repository.id.kind == "model"
         links = (
             Link("upload", "attested", _uploaded(commit, review)),
+            *origin,
             manifest,
             self._digests(entries, step) if measure else _NOT_MEASURED,
             self._signature(signature, required=is_model and self.rule == "required"),
@@ -226,6 +229,18 @@ def _uploaded(commit: Commit, review: Review | None) -> str:
     if review is not None and review.uploader != by:
         by = f"{review.uploader} ({by})"
     return f"by {by} at {commit.date.isoformat()}: {commit.title}"
+
+
+def _origin(connection: sa.Connection, key: int, oid: str) -> tuple[Link, ...]:
+    """Return where a copy came from; nothing for what was made or imported here."""
+    row = connection.execute(
+        sa.select(replicated.c.origin, replicated.c.key)
+        .join(schema.commits, schema.commits.c.id == replicated.c.commit_id)
+        .where(schema.commits.c.repository_id == key, schema.commits.c.oid == oid)
+    ).one_or_none()
+    if row is None:
+        return ()
+    return (Link("origin", "attested", f"copied from {row.origin}, signed by key {row.key[:16]}"),)
 
 
 def _receipt(verdict: tuple[ModelSignature, str, str] | None) -> Link:
