@@ -81,6 +81,12 @@ FILTERS: dict[str, Callable[[Number], bool]] = {
     "search=000777": lambda n: "000777" in name_of(n),
     "search=08/Model-0000": lambda n: "08/model-0000" in name_of(n),
     "search=77": lambda n: "77" in name_of(n),
+    "search=g-": lambda _: True,
+    "search=08/": lambda n: name_of(n).startswith("org-08/"),
+    "search=99": lambda n: "99" in name_of(n),
+    "search=zz": lambda _: False,
+    "search=9~": lambda _: False,
+    "search=%C3%A4": lambda _: False,
     "search=org-1&search=00013": lambda n: "org-1" in name_of(n) and "00013" in name_of(n),
     "search=model-000777x": lambda _: False,
     "search=%25": lambda _: False,
@@ -222,6 +228,7 @@ QUESTIONS = [
     ("all", "author=org-08&sort=likes&limit=50"),
     ("all", "search=000777"),
     ("all", "search=absent"),
+    ("all", "search=zz"),
     ("bound", "sort=downloads&limit=20"),
 ]
 

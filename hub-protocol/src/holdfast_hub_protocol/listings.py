@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 _MAIN: Final = "refs/heads/main"
 _BATCH: Final = 500  # repositories indexed in one transaction
-GRAM: Final = 3  # characters: shorter texts are looked for in every name
+GRAM: Final = 3  # characters of a term of a name
+_NAME: Final = "name:"
+_END: Final = " "  # sorts before every character of a name, as the next sorts after
+_LAST: Final = "~"
 
 listings: Final = sa.Table(
     "listings",
@@ -64,10 +67,20 @@ def task_term(task: str) -> str:
     return f"task:{task.lower()}"
 
 
-def name_terms(text: str) -> set[str]:
-    """Return the terms of a part of a name: none if it is too short."""
+def name_terms(name: str) -> set[str]:
+    """Return the terms of a name: every few characters in a row, to its end and past it."""
+    folded = name.lower() + _END * (GRAM - 1)
+    return {_NAME + folded[at : at + GRAM] for at in range(len(folded) - GRAM + 1)}
+
+
+def name_condition(text: str) -> list[sa.ColumnElement[bool]]:
+    """Return conditions on terms, each of which names with this text in them fulfil somewhere."""
     folded = text.lower()
-    return {f"name:{folded[at : at + GRAM]}" for at in range(len(folded) - GRAM + 1)}
+    if len(folded) < GRAM:
+        # It begins a term: a range that the index answers.
+        return [(terms.c.term >= _NAME + folded) & (terms.c.term < f"{_NAME}{folded}{_LAST}")]
+    starts = {*range(0, len(folded) - GRAM, GRAM), len(folded) - GRAM}
+    return [terms.c.term == _NAME + folded[at : at + GRAM] for at in sorted(starts)]
 
 
 def index_repository(connection: sa.Connection, repository_key: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
-from holdfast_hub_protocol.listings import listings, name_terms, terms
+from holdfast_hub_protocol.listings import listings, name_condition, terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def _conditions(question: Question) -> list[_Condition]:
         # Each part of the text narrows; that it is all there in a row, only the name tells.
         found.append(_Condition(_TABLE.c.folded.contains(text.lower(), autoescape=True)))
         found += [
-            _Condition(None, _term(question.kind, term).keys) for term in sorted(name_terms(text))
+            _Condition(None, _keys_of_terms(question.kind, each)) for each in name_condition(text)
         ]
     if question.bounds is not None:
         bound = sa.or_(*map(_within, question.bounds)) if question.bounds else sa.false()
@@ -143,9 +143,13 @@ def _conditions(question: Question) -> list[_Condition]:
 
 
 def _term(kind: str, term: str) -> _Condition:
-    keys = sa.select(terms.c.repository_id).where(terms.c.kind == kind, terms.c.term == term)
+    keys = _keys_of_terms(kind, terms.c.term == term)
     here = keys.where(terms.c.repository_id == _TABLE.c.id).correlate(_TABLE)
     return _Condition(here.exists(), keys)
+
+
+def _keys_of_terms(kind: str, holds: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(terms.c.repository_id).where(terms.c.kind == kind, holds)
 
 
 def _keys(kind: str, holds: sa.ColumnElement[bool]) -> sa.Select[Any]:
