@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from holdfast_hub_protocol import schema
-from holdfast_hub_protocol.access import Caller, Verb, Verdict
+from holdfast_hub_protocol.access import Caller, UnavailableError, Verb, Verdict
 from holdfast_hub_protocol.access_requests import accepted, access_requests, standing
 from holdfast_hub_protocol.application import create_application
 from holdfast_hub_protocol.directory import TokenDescription
@@ -291,11 +291,33 @@ def test_requests_go_with_their_repository(gate: Gate) -> None:
         assert connection.execute(access_requests.select()).all() == []
 
 
-def test_the_record_says_who_let_whom_in(gate: Gate) -> None:
+def test_the_record_says_who_let_whom_in_before_they_are(gate: Gate) -> None:
     gate.post("ada", "grant", user="ben")
-    event = gate.club.events[-1]
-    assert (event.operation, event.verb, event.repository) == ("access-requests", "admin", NAME)
-    assert (event.kind, dict(event.details)) == ("model", {"user": "ben", "standing": "accepted"})
+    before, after = gate.club.events[-2:]
+    assert (before.status, after.status) == (0, 200)
+    for event in (before, after):
+        assert (event.operation, event.verb, event.kind) == ("access-requests", "admin", "model")
+        assert event.repository == NAME
+        assert dict(event.details) == {"user": "ben", "standing": "accepted"}
+
+
+@pytest.mark.parametrize("what", ["ask", "handle", "grant"])
+def test_what_cannot_be_recorded_does_not_happen(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    gate.knock("cleo")
+
+    def full(*_: object) -> None:
+        raise UnavailableError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Club, "observe", full)
+        if what == "ask":
+            assert gate.knock("ben").status_code == 503
+        else:
+            body = {"user": "ben"} if what == "grant" else {"user": "cleo", "status": "accepted"}
+            assert gate.post("ada", what, **body) == 503
+    assert (gate.names("pending"), gate.names("accepted")) == (["cleo"], [])
 
 
 def test_organisations_are_told_to_their_members_and_to_who_sees_what_they_own(

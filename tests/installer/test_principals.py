@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from site_parts import DATA
 
 from holdfast_installer.errors import HoldfastError
+from holdfast_installer.model.command import model
 from holdfast_installer.principals import ca, token, user
 
 if TYPE_CHECKING:
@@ -152,6 +153,18 @@ def test_examples_are_given_in_the_words_of_this_command() -> None:
     help_text = run(token, "issue", "--help").stdout
     assert "holdfast token issue ada --name ci --verb write" in help_text
     assert "holdfast-trust" not in help_text
+
+
+def test_who_reads_a_model_is_said_on_the_control_host(ssh: Ssh, tmp_path: Path) -> None:
+    ssh.answers(last="opened")
+    site = ("--site", site_file(tmp_path))
+    wish = ("access", "org/name", "--team", "a", "--team", "b", "--classification", "secret")
+    assert run(model, *wish, "--json", *site).stdout == "opened"
+    words = shlex.split(ssh.commands[-1])
+    assert words[2] == "/usr/local/sbin/holdfast-model-registry"
+    assert words[3:] == ["model", *map(str, wish), "--json"]
+    run(model, "access", "org/name", "--dataset", "--no-team", *site)
+    assert shlex.split(ssh.commands[-1])[-2:] == ["--dataset", "--no-team"]
 
 
 def test_no_host_to_ask_says_how_to_look(ssh: Ssh, tmp_path: Path) -> None:

@@ -118,11 +118,13 @@ def ask(visit: RepositoryVisit) -> Response:
         status: Status = row.status if row else "pending"
         if status == "pending" and repository.gated == "auto":
             status = "accepted"
+        visit.details["standing"] = status
         if row is None:
             _insert(connection, repository, caller.name, status, fields)
         elif status != row.status:
             connection.execute(table.update().where(table.c.id == row.id).values(status=status))
-    visit.details["standing"] = status
+        if row is None or status != row.status:
+            visit.announce()
     return JSONResponse({"status": status})
 
 
@@ -177,7 +179,8 @@ def handle(visit: RepositoryVisit) -> Response:
             .where(table.c.id == row.id)
             .values(status=status, reason=reason or "", decided_by=visit.caller.name)
         )
-    visit.details |= {"user": row.name, "standing": status}
+        visit.details |= {"user": row.name, "standing": status}
+        visit.announce()
     return JSONResponse(_item(row) | {"status": status})
 
 
@@ -204,7 +207,8 @@ def grant(visit: RepositoryVisit) -> Response:
                 .where(table.c.id == row.id)
                 .values(status="accepted", reason="", decided_by=visit.caller.name)
             )
-    visit.details["standing"] = "accepted"
+        visit.details["standing"] = "accepted"
+        visit.announce()
     return JSONResponse({"user": name, "status": "accepted"})
 
 

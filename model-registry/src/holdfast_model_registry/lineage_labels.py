@@ -97,6 +97,11 @@ def at_most(classification: str, limit: str) -> bool:
     )
 
 
+def known_classification(word: str) -> bool:
+    """Tell whether the profiles know a classification."""
+    return word in _order()
+
+
 def may_be_in(labels: Mapping[str, str], place: str, limit: str) -> str:
     """Return why something may not go to a place with a limit of classification; '' if it may."""
     missing = [kind for kind in LABELS if not labels.get(kind)]

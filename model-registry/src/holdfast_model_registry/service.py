@@ -14,6 +14,7 @@ from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_model_registry import (
     commit_manifest,
     commit_manifest_routes,
+    opening,
     replication_routes,
     verification_routes,
 )
@@ -116,6 +117,7 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
     )
     own = (
         commit_manifest_routes.routes,
+        opening.routes,
         verification_routes.routes(verifier),
         replication_routes.routes(storage.key),
         ReviewRoutes(reviewing, rights),

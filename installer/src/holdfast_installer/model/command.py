@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -91,6 +92,41 @@ def show(ctx: click.Context, *, revision: str, site_path: Path, as_json: bool) -
     holdfast model show org/name@0123456789ab --site site.yml
     """  # noqa: D301 - \b is click's mark for lines to leave as they are
     words = ["model", "show", revision, *(["--json"] if as_json else [])]
+    ctx.exit(forward(load_site(site_path), words))
+
+
+@model.command("access")
+@click.argument("name", metavar="ORG/NAME")
+@site_option
+@click.option("--dataset", is_flag=True, help="A data set, not a model.")
+@click.option(
+    "--team",
+    "teams",
+    multiple=True,
+    metavar="TEAM",
+    help="Just these read it, beside the team in its name; may be repeated.",
+)
+@click.option("--no-team", is_flag=True, help="No team but the one in its name reads it.")
+@click.option("--jurisdiction", metavar="NAME", help="Label it so.")
+@click.option("--classification", metavar="NAME", help="Label it so.")
+@json_option
+@click.pass_context
+def access(ctx: click.Context, /, *, name: str, site_path: Path, **options: Any) -> None:  # noqa: ANN401 - handed on as they are
+    """Show who reads a repository and its labels; with options, change them.
+
+    \b
+    holdfast model access org/name --site site.yml
+    holdfast model access org/name --team research --team press --site site.yml
+    holdfast model access org/name --classification confidential --site site.yml
+    """  # noqa: D301 - \b is click's mark for lines to leave as they are
+    words = ["model", "access", name]
+    for team in options["teams"]:
+        words += ["--team", team]
+    for label in ("jurisdiction", "classification"):
+        words += [f"--{label}", options[label]] if options[label] else []
+    for flag in ("dataset", "no_team"):
+        words += [f"--{flag.replace('_', '-')}"] if options[flag] else []
+    words += ["--json"] if options["as_json"] else []
     ctx.exit(forward(load_site(site_path), words))
 
 
