@@ -55,6 +55,7 @@ def test_the_example_is_in_order_and_frozen() -> None:
         ("max_model_len: 512", "host: 0.0.0.0", "host is set by the platform"),
         ("max_model_len: 512", "trust_remote_code: true", "trust_remote_code is set by the"),
         ("id: holdfast/starter", "id: starter", "expected text like organisation/name"),
+        ("users: [ada]", "users: [research]", "'research' is a user; users, services and teams"),
         ("users: [ada]", "users: [ada, ada]", "in team research, user 'ada' is used twice"),
         ("domain: quickstart.internal", "domain: internal", "expected text like lab.internal"),
         ("ipv4: 192.0.2.1", "ipv4: 192.0.2", "valid IPv4 address"),

@@ -329,6 +329,18 @@ def test_ten_thousand_repositories_take_a_decision_for_each_sort_of_them(desk: D
     assert len(desk.decisions.asked) == 42
 
 
+def test_what_is_remembered_is_bounded_and_forgotten_harmlessly(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast_model_registry.policy._REMEMBERED", 3)
+    made = [desk.make(f"research/{letter}", (f"t-{letter}",)) for letter in "abcdef"]
+    for _ in range(3):
+        for caller in (ADA, EVE):
+            expected = made if caller is ADA else []
+            assert list(desk.authorizer.readable(caller, made)) == expected
+    assert sum(map(len, desk.authorizer._remembered.values())) <= 3 + len(made)
+
+
 def test_repositories_that_are_alike_have_one_class(desk: Desk) -> None:
     def class_of(repository: Repository) -> str:
         table = schema.repositories

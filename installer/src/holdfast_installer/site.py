@@ -35,6 +35,8 @@ LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 DOMAIN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$"
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 
+SIGNER = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,79}$"
+
 DnsLabel = Annotated[str, StringConstraints(pattern=LABEL)]
 VllmValue = bool | int | float | str
 
@@ -201,6 +203,25 @@ class Team(Part):
     )
 
 
+class Signer(Part):
+    """Somebody whose model signatures (OpenSSF model-signing) and training receipts count."""
+
+    name: Annotated[str, StringConstraints(pattern=SIGNER)] = Field(
+        description="Who signs, as verification shows it."
+    )
+    key: SitePath = Field(description="PEM file of the public key or certificate.")
+
+
+class Replica(Part):
+    """Another site's registry that may copy the models whose labels permit it."""
+
+    name: DnsLabel = Field(description="Name of the service that its token stands for.")
+    jurisdiction: Jurisdiction = Field(description="Where it stands.")
+    classification: str = Field(
+        "internal", min_length=1, description="Highest classification that may go there."
+    )
+
+
 class Canary(Part):
     """Addresses outside the site that egress probes try, and must fail, to reach."""
 
@@ -244,6 +265,8 @@ class Site(Part):
     hosts: tuple[Host, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     teams: tuple[Team, ...] = ()
+    signers: tuple[Signer, ...] = ()
+    replicas: tuple[Replica, ...] = ()
     canary: Canary | None = None
     dns: Dns = Dns()
     time: Time = Time()
@@ -287,7 +310,12 @@ SERVICE_NAMES = ("hub", "api", "id", "mirror")
 
 def disagreements(site: Site) -> list[Disagreement]:
     """Return what is wrong between fields: where (path of keys) and what, in words."""
-    return [*_host_disagreements(site), *_model_disagreements(site), *_team_disagreements(site)]
+    return [
+        *_host_disagreements(site),
+        *_model_disagreements(site),
+        *_team_disagreements(site),
+        *_registry_disagreements(site),
+    ]
 
 
 def _twice(values: Iterable[tuple[Location, str]], what: str) -> Iterator[Disagreement]:
@@ -344,8 +372,27 @@ def _model_disagreements(site: Site) -> Iterator[Disagreement]:
 def _team_disagreements(site: Site) -> Iterator[Disagreement]:
     teams = list(enumerate(site.teams))
     yield from _twice(((("teams", i, "name"), team.name) for i, team in teams), "team name")
+    owners = {user: "a user" for team in site.teams for user in team.users}
+    owners |= {host.name: "a serving host" for host in site.with_role("serving")}
+    for i, team in teams:
+        if team.name in owners:
+            yield (
+                ("teams", i, "name"),
+                f"{team.name!r} is {owners[team.name]}; users, services and teams share names",
+            )
     for i, team in teams:
         yield from _twice(
             ((("teams", i, "users", j), user) for j, user in enumerate(team.users)),
             f"in team {team.name}, user",
         )
+
+
+def _registry_disagreements(site: Site) -> Iterator[Disagreement]:
+    signers = list(enumerate(site.signers))
+    yield from _twice(((("signers", i, "name"), each.name) for i, each in signers), "signer")
+    replicas = list(enumerate(site.replicas))
+    yield from _twice(((("replicas", i, "name"), each.name) for i, each in replicas), "replica")
+    hosts = {host.name for host in site.hosts}
+    for i, replica in replicas:
+        if replica.name in hosts:
+            yield ("replicas", i, "name"), f"{replica.name!r} is a host; its token is another's"

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 CLASSIFICATION: Final = "internal"  # of what is made here, until somebody says otherwise
 # An absent repository is decided on like one that nobody was given: in the same steps.
 _ABSENT: Final = Access(labels={"jurisdiction": "none", "classification": "none"})
-_REMEMBERED: Final = 256  # callers
-_REMEMBERED_EACH: Final = 20_000  # decisions of one caller
+_REMEMBERED: Final = 50_000  # decisions, some 400 bytes each
 
 
 class TokenAuthenticator:
@@ -95,7 +94,8 @@ class CedarAuthorizer:
         self.decisions = decisions
         self.engine = engine
         self.jurisdiction = jurisdiction
-        self._remembered: dict[Hashable, dict[Hashable, bool]] = {}
+        self._remembered: dict[Hashable, dict[Hashable, bool]] = {}  # by caller
+        self._count = 0
 
     def may(
         self, caller: Caller, verb: Verb, name: RepositoryId, repository: Repository | None
@@ -190,8 +190,8 @@ class CedarAuthorizer:
                 resource = _resource(name, held, private=repository.private)
                 action = f"{name.kind}:{Verb.DISCOVER}"
                 allowed = self.decisions.decide(principal, action, resource).allowed
-                if len(known) < _REMEMBERED_EACH:
-                    known[alike] = allowed
+                known[alike] = allowed
+                self._count += 1
             if allowed:
                 found.append(repository)
         return found
@@ -210,12 +210,9 @@ class CedarAuthorizer:
             *(principal.kind, principal.name, principal.teams, principal.scope),
             frozenset(principal.roles.items()),
         )
-        known = self._remembered.get(who)
-        if known is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered = {}
-            known = self._remembered.setdefault(who, {})
-        return known
+        if self._count >= _REMEMBERED:
+            self._remembered, self._count = {}, 0
+        return self._remembered.setdefault(who, {})
 
     def _message(
         self, caller: Caller, verb: Verb, repository: Repository, decision: Decision
