@@ -133,7 +133,11 @@ def reader(large: World) -> Client:
     return Client(large)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.data())
 def test_any_range(reader: Client, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(CONTENT) - 1))

@@ -93,7 +93,7 @@ def test_a_shard_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         check_shard(memoryview(shard([File([(ONE, 0, 1)])])))
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=600))
 def test_any_bytes_are_taken_or_refused(data: bytes) -> None:
     for given_data in (data, HEAD + data, HEAD + data + END + END):
@@ -108,7 +108,7 @@ def test_any_bytes_are_taken_or_refused(data: bytes) -> None:
 _SHARD = recorded_shard()
 
 
-@settings(max_examples=500)
+@settings(max_examples=300, deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(_SHARD) - 1), st.integers(0, 255)), max_size=6),
     cut=st.one_of(st.none(), st.integers(0, len(_SHARD))),

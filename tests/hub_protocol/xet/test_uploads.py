@@ -218,6 +218,17 @@ def test_when_something_is_gone_everything_is_sent_again(made: World, upload: Up
     assert again.post("/v1/shards", shard([File([(one, 0, 3)])])).status_code == 200
 
 
+def test_a_xorb_that_is_sent_again_is_taken_again(made: World, upload: Upload) -> None:
+    one = xorb()
+    upload.xorb(one)
+    first = File([(one, 0, 6)])
+    upload.post("/v1/shards", shard([first]))
+    made.blobs.remove(first.digest)
+    assert upload.xorb(one).json() == {"was_inserted": True}
+    assert upload.post("/v1/shards", shard([first])).status_code == 200
+    assert made.blobs.path(first.digest).read_bytes() == first.content
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [

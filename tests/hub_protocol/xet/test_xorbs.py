@@ -123,6 +123,18 @@ def test_many_small_bombs_end_at_the_size_of_a_xorb() -> None:
     assert taken == xorbs.MAX_CONTENT
 
 
+def test_content_is_written_before_there_is_much_of_it() -> None:
+    chunk = compressed(bytes(MAX_CHUNK))
+    most = 0
+
+    def write(pieces: list[xorbs.Piece]) -> None:
+        nonlocal most
+        most = max(most, sum(map(len, pieces)))
+
+    XorbReader(write).feed(chunk * 500)
+    assert most < (1 << 20) + MAX_CHUNK
+
+
 def test_too_many_chunks_are_refused() -> None:
     reader = XorbReader(lambda _: None)
     chunk = plain(b"x")
@@ -147,7 +159,7 @@ def test_another_hash_an_end_too_early_and_nothing_at_all() -> None:
         take(b"", bytes(32))
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=400), step=st.integers(1, 50))
 def test_any_bytes_are_taken_or_refused(data: bytes, step: int) -> None:
     try:
@@ -160,7 +172,7 @@ def test_any_bytes_are_taken_or_refused(data: bytes, step: int) -> None:
 _DIGEST, _STORED = recorded_xorb()
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(_STORED) - 1), st.integers(0, 255)), max_size=4),
     cut=st.one_of(st.none(), st.integers(0, len(_STORED))),
@@ -181,7 +193,7 @@ def test_a_changed_real_xorb_is_the_same_or_refused(
         assert content == floats + noise + text
 
 
-@settings(max_examples=200)
+@settings(max_examples=100, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, MAX_CHUNK), min_size=1, max_size=20),
     segments=st.lists(
@@ -202,6 +214,7 @@ def test_an_index_is_read_as_it_was_written(
     assert hashing.xorb_hash(index.nodes()) == hashing.xorb_hash(index.nodes())
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=200))
 def test_a_damaged_index_is_known_for_one(data: bytes) -> None:
     with pytest.raises(XetError):

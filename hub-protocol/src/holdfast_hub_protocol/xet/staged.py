@@ -137,11 +137,12 @@ class Epoch:
         return self.folder.name
 
     def receive(self, digest: bytes, pieces: Iterable[bytes]) -> XorbIndex | None:
-        """Take in a xorb; None if it was here; XetError, and nothing kept, if it is not right."""
+        """Take in a xorb; None if its content was here; XetError, nothing kept, if it is wrong."""
         if self._touch(digest):
             for _ in pieces:
                 pass  # the client reads the answer once it has sent all
             return None
+        # Also one that is in blobs: who sends it does not count on them, and they may be gone.
         with self._new_file() as path:
             with path.open("xb", buffering=0) as file:
 
@@ -187,11 +188,10 @@ class Epoch:
         _begin(self.folder.parent, over=self.name)
 
     def _touch(self, digest: bytes) -> bool:
-        """Tell whether a xorb is here; if so, its time begins anew."""
+        """Tell whether the content of a xorb is here; if so, its time begins anew."""
         try:
+            os.utime(self._data(digest))
             os.utime(self._index(digest))
-            with suppress(FileNotFoundError):
-                os.utime(self._data(digest))
         except FileNotFoundError:
             return False
         return True

@@ -26,6 +26,8 @@ MAX_CONTENT: Final = 64 << 20
 # Headers of all chunks, and a footer that repeats each chunk's hash and two offsets.
 MAX_STORED: Final = MAX_CONTENT + MAX_CHUNKS * (HEADER_SIZE + HASH_SIZE + 8) + 4096
 _FOOTER: Final = b"XETBLOB"
+# A piece of compressed chunks can hold two hundred times its length.
+_WRITTEN_AT_ONCE: Final = 1 << 20
 
 Piece = bytes | bytearray | memoryview
 
@@ -73,7 +75,7 @@ class XorbIndex:
 class XorbReader:
     """Takes a xorb in pieces of any size; `write` gets the content of its chunks, in order.
 
-    Holds one piece and one incomplete chunk at a time.
+    Holds one piece, one incomplete chunk and a megabyte of content at a time.
     """
 
     def __init__(self, write: Callable[[list[Piece]], None]) -> None:
@@ -93,7 +95,7 @@ class XorbReader:
         if self._in_footer:
             return
         buffer = memoryview(self._rest + piece if self._rest else piece)
-        start = 0
+        start = unwritten = 0
         contents: list[Piece] = []
         while len(buffer) - start >= HEADER_SIZE:
             if bytes(buffer[start : start + len(_FOOTER)]) == _FOOTER:
@@ -108,6 +110,10 @@ class XorbReader:
             self._add(content)
             contents.append(content)
             start = end
+            unwritten += len(content)
+            if unwritten >= _WRITTEN_AT_ONCE:
+                self._write(contents)
+                contents, unwritten = [], 0
         self._rest = bytes(buffer[start:])
         self._write(contents)
 
