@@ -51,6 +51,7 @@ def make_inventory(site: Site, plan: Plan, bundle: Path, operator: str = "") -> 
                 "profile": compose(site).parameters(),
                 "bundle": str(bundle.resolve()),
                 "operator": operator,
+                "signers": [{"name": each.name, "key": _key(each.key)} for each in site.signers],
             },
             "hosts": hosts,
             "children": groups,
@@ -64,6 +65,19 @@ def inventory_text(site: Site, plan: Plan, bundle: Path, operator: str = "") -> 
     """Return the inventory as the YAML text that is given to Ansible."""
     document = make_inventory(site, plan, bundle, operator)
     return yaml.safe_dump(document, sort_keys=False, width=100)
+
+
+def _key(path: Path) -> str:
+    """Return the text of a signer's key: the registry is given the key, not its file's name."""
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HoldfastError(
+            "The key of a signer cannot be read.",
+            where=str(path),
+            cause=str(error),
+            next_command="correct signers[].key in site.yml",
+        ) from error
 
 
 def _host(site: Site, host: HostPlan) -> dict[str, Any]:
