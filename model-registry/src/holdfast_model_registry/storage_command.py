@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast_model_registry.settings import Settings
 
 _PATH: Final = click.Path(path_type=Path)
+_ACTOR: Final = "HOLDFAST_TRUST_ACTOR"  # who the installer says sits at the other end of SSH
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -225,7 +226,7 @@ def _told(
 
 def operator() -> str:
     """Return who runs the command, as the ledger names them."""
-    return pwd.getpwuid(os.getuid()).pw_name
+    return os.environ.get(_ACTOR) or pwd.getpwuid(os.getuid()).pw_name
 
 
 def _progress(text: str) -> None:

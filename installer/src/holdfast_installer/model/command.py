@@ -9,6 +9,7 @@ import click
 
 from holdfast_installer.console import json_option, site_option
 from holdfast_installer.converge.command import apply
+from holdfast_installer.model import storage_command
 from holdfast_installer.model.registry import forward, secret, tell_hosts, token_option
 from holdfast_installer.site_file import load_site
 
@@ -25,6 +26,15 @@ def model() -> None:
     holdfast model approve org/name --token-file ada.token --site site.yml
     holdfast model quarantine org/name --note "wrong licence" --site site.yml
     """  # noqa: D301 - \b is click's mark for lines to leave as they are
+
+
+for _command in (
+    storage_command.gc,
+    storage_command.check,
+    storage_command.usage,
+    storage_command.backup,
+):
+    model.add_command(_command)
 
 
 @model.command("import")
