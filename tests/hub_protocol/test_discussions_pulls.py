@@ -9,6 +9,7 @@ from crowd_parts import Crowded, crowded
 
 from holdfast_hub_protocol import commits
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.admission import DisabledError
 from holdfast_hub_protocol.discussions import diff, pulls
 from holdfast_hub_protocol.errors import HubError
 from holdfast_hub_protocol.operations import AddFile, CopyFile, DeleteFile, Operation
@@ -33,7 +34,9 @@ def hub(world: World) -> Crowded:
             world.store("w.bin", b"weights", lfs=True),
         ],
     )
-    return crowded(world, ann=Verb.CONTRIBUTE, ben=Verb.CONTRIBUTE, writer=Verb.WRITE)
+    return crowded(
+        world, dan=Verb.DISCOVER, ann=Verb.CONTRIBUTE, ben=Verb.CONTRIBUTE, writer=Verb.WRITE
+    )
 
 
 def repository(hub: Crowded) -> Repository:
@@ -116,6 +119,22 @@ def test_the_difference_is_as_git_prints_it(hub: Crowded) -> None:
     assert [(event["data"]["oid"], event["author"]["name"]) for event in pushed] == [
         (new.oid, "ann")
     ]
+
+
+def test_who_gets_no_files_gets_no_difference(
+    hub: Crowded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num = opened(hub)
+    commit(hub, f"refs/pr/{num}", AddFile("README.md", b"secret"))
+    shown = hub.ask("dan", "GET", f"{BASE}/{num}?diff=1")
+    assert (shown.status_code, "diff" in shown.json()) == (200, False)
+    assert "secret" in details(hub, num)["diff"]
+
+    def quarantined(*_: object) -> None:
+        raise DisabledError("not scanned yet")
+
+    monkeypatch.setattr(hub.hub.admission, "check_fetch", quarantined)
+    assert "diff" not in details(hub, num)
 
 
 def test_a_merge_is_one_commit_with_all_of_it(hub: Crowded) -> None:

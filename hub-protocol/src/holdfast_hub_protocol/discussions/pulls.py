@@ -38,6 +38,7 @@ class Announce(Protocol):
 class Comparison:
     """A pull request beside the branch that it is for."""
 
+    start: Commit  # where it began
     head: Commit
     target: Commit
     changes: list[diff.Change]  # what it changes since it began
@@ -149,7 +150,7 @@ def compare(hub: Hub, repository: Repository, pull: Discussion) -> Comparison:
     with hub.metadata.engine.connect() as connection:
         changes = diff.changes(connection, start, head)
         meanwhile = [] if start.oid == target.oid else diff.changes(connection, start, target)
-    return Comparison(head, target, changes, diff.conflicts(meanwhile, changes))
+    return Comparison(start, head, target, changes, diff.conflicts(meanwhile, changes))
 
 
 def pushed(hub: Hub, repository: Repository, pull: Discussion) -> list[Commit]:

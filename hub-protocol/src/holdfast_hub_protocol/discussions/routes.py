@@ -109,8 +109,7 @@ def details(visit: RepositoryVisit) -> Response:
                 found = pulls.compare(visit.hub, repository, discussion)
             except errors.HubError:
                 found = None  # the branch that it was for is gone
-            if found is not None and visit.flag("diff"):
-                visit.check_fetch(found.head)
+            if found is not None and visit.flag("diff") and _may_fetch(visit, found):
                 text = diff.unified(found.changes, visit.hub.blobs.path)
             if found is not None and discussion.status in {"draft", "open"}:
                 conflicting = found.conflicts
@@ -118,6 +117,19 @@ def details(visit: RepositoryVisit) -> Response:
     if text is not None:
         document["diff"] = text
     return JSONResponse(document)
+
+
+def _may_fetch(visit: RepositoryVisit, found: pulls.Comparison) -> bool:
+    """Tell whether the caller may have the files that a difference quotes."""
+    repository = visit.repository
+    if not visit.hub.authorizer.may(visit.caller, Verb.READ, repository.id, repository).allowed:
+        return False
+    try:
+        visit.check_fetch(found.start)
+        visit.check_fetch(found.head)
+    except errors.HubError:
+        return False
+    return True
 
 
 def create(visit: RepositoryVisit) -> Response:
