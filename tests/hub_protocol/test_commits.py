@@ -22,6 +22,7 @@ from holdfast_hub_protocol.operations import (
     DeleteFile,
     DeleteFolder,
 )
+from holdfast_hub_protocol.quotas import QuotaError, Quotas
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,6 +202,14 @@ def test_a_large_file_is_ones_own_or_readable(desk: Desk) -> None:
     assert desk.read("copy.bin") == b"weights"
     with pytest.raises(HubError, match="was not uploaded"):
         desk.commit(AddLfsFile("lie.bin", sha256, 8))
+
+
+def test_what_comes_inside_a_commit_counts_too(desk: Desk) -> None:
+    desk.hub = replace(desk.hub, quotas=Quotas(teams={"o": 10_000}))
+    desk.commit(AddFile("x", b"1" * 5_000))
+    with pytest.raises(QuotaError):
+        desk.commit(AddFile("y", b"2" * 5_001))
+    desk.commit(AddFile("y", b"2" * 1_000))
 
 
 def test_git_is_told_of_every_large_file(desk: Desk, tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def create_application(
             HTTPException: _http_error,
             UnavailableError: _unavailable,
             sqlalchemy.exc.OperationalError: _unavailable,
+            sqlalchemy.exc.TimeoutError: _unavailable,  # no connection was free
             OSError: _disk_error,
             Exception: _unexpected,
         },

@@ -326,6 +326,11 @@ def _stored(
         else operation
         for operation in operations
     ]
+    # What comes inside a commit counts too; for what was announced this is the same pledge.
+    hub.staging.pledge(
+        repository,
+        {each.path: each.size for each in found if isinstance(each, AddStoredFile)},
+    )
     large = [operation for operation in found if isinstance(operation, AddLfsFile)]
     if not large:
         return found

@@ -99,8 +99,7 @@ def move(visit: RepositoryVisit) -> Response:
     except BadIdentifierError as error:
         raise errors.bad_request(str(error)) from error
     visit.details["to"] = str(new)
-    if new.namespace != old.namespace:
-        _decide_on(visit, new)
+    _decide_on(visit, new)
     table, redirects = schema.repositories, schema.redirects
     try:
         with writing.transaction(visit.hub, visit.repository) as connection:
