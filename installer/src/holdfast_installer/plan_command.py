@@ -74,7 +74,8 @@ def _render(made: Plan) -> None:
         line = f"{step.number:>4}  {step.capability} on {where}: {step.summary}"
         console.print(line, soft_wrap=True)
     for note in made.notes:
-        console.print(f"note: {note.host}: {note.detail}", soft_wrap=True)
+        where = f"{note.host}: " if note.host else ""
+        console.print(f"note: {where}{note.detail}", soft_wrap=True)
 
 
 def _gib(size: int) -> str:

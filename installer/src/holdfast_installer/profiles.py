@@ -181,6 +181,15 @@ class HardwareProfile(_Data):
         return f"vllm-{self.name}"
 
 
+def model_policy(profile: EffectiveProfile) -> dict[str, Any]:
+    """Return the parameters that the model registry goes by, as plain data."""
+    return {
+        name: value
+        for name, value in profile.parameters().items()
+        if name.startswith("model_") or name == "permitted_jurisdictions"
+    }
+
+
 def operator_of(parameter: str) -> Merge:
     """Return the declared merge operator of a parameter."""
     metadata = Parameters.model_fields[parameter].metadata

@@ -9,6 +9,7 @@ from holdfast_installer.bundle.manifest import MANIFEST
 from holdfast_installer.errors import HoldfastError
 from holdfast_installer.local import debian_archive, environments
 from holdfast_installer.local.services import CLASSIFICATION, Programs, base_environment
+from holdfast_installer.remote import operator_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ def import_models(bundle: VerifiedBundle, layout: Layout, installed: Programs, s
             *("--data", str(layout.registry), "--ledger", str(layout.ledger)),
             *("--manifest", str(bundle.directory / MANIFEST)),
             *("--blobs", str(bundle.directory / "blobs"), "--model", model.id),
+            *("--policy", str(layout.policy), "--importer", operator_name()),
             *("--jurisdiction", site.jurisdiction, "--classification", CLASSIFICATION, "--json"),
         ]
         for team in model.teams:

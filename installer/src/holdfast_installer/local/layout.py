@@ -67,6 +67,11 @@ class Layout:
         return self.root / "seed.yml"
 
     @property
+    def policy(self) -> Path:
+        """What the site's profiles ask of models, as the registry reads it."""
+        return self.root / "policy.yml"
+
+    @property
     def gateway(self) -> Path:
         """The gateway's configuration."""
         return self.root / "gateway.yml"

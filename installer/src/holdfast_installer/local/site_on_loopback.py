@@ -20,7 +20,7 @@ from holdfast_installer.local import installing, ports, services, supervision
 from holdfast_installer.local.layout import Layout, Remembered, recall, remember
 from holdfast_installer.local.limits import LIMITS
 from holdfast_installer.local.pulling import pull
-from holdfast_installer.profiles import hardware_profile
+from holdfast_installer.profiles import compose, hardware_profile, model_policy
 from holdfast_trust.tokens import mint
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def _digest_of_site(site: Site, known: Remembered) -> str:
             "teams": [team.model_dump(mode="json") for team in site.teams],
             "jurisdiction": site.jurisdiction,
             "ports": known.ports,
+            "policy": model_policy(compose(site)),
         },
         sort_keys=True,
     )
@@ -192,6 +193,8 @@ def _bring(
     placed_in = bundle.models()
     installed = installing.programs(bundle, layout, hardware, say)
     _write_seed(site, layout, known)
+    policy = yaml.safe_dump(model_policy(compose(site)), sort_keys=False)
+    write_atomically(layout.policy, policy.encode(), mode=0o600)
     say("importing the models into the registry")
     installing.import_models(bundle, layout, installed, site)
     registry = services.registry(layout, installed, site, known.ports)

@@ -20,6 +20,7 @@ from holdfast_installer.plan.model import (
     Plan,
     Services,
 )
+from holdfast_installer.plan.model_notes import model_notes
 from holdfast_installer.plan.placement import Placement, place
 from holdfast_installer.plan.sizes import Need, need
 from holdfast_installer.plan.steps import steps
@@ -82,7 +83,7 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
         services=_services(site),
         steps=steps(site),
         blockers=tuple(blockers),
-        notes=tuple(_notes(survey)),
+        notes=(*_notes(survey), *model_notes(placement.models, profile)),
     )
 
 
