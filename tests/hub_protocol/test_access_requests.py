@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from holdfast_hub_protocol import schema
@@ -232,6 +233,43 @@ def test_only_admins_decide_and_who_may_not_see_it_sees_nothing(gate: Gate, who:
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/models/{}"),
+        ("HEAD", "/{}/resolve/main/README.md"),
+        ("GET", "/api/models/{}/tree/main"),
+        ("POST", "/api/models/{}/commit/main"),
+        ("POST", "/{}/ask-access"),
+        ("GET", "/api/models/{}/user-access-request/pending"),
+        ("DELETE", "/api/models/{}/tag/v1"),
+    ],
+)
+def test_what_is_hidden_takes_the_steps_of_what_is_absent(
+    gate: Gate, method: str, path: str
+) -> None:
+    with gate.world.metadata.engine.begin() as connection:
+        connection.execute(
+            schema.redirects.insert().values(kind="model", folded="org/before", repository_id=1)
+        )
+    statements: list[str] = []
+
+    @event.listens_for(gate.world.metadata.engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    def steps(name: str) -> tuple[list[str], int, bytes]:
+        statements.clear()
+        answer = gate.ask("dan", method, path.format(name))
+        assert answer.status_code == 404
+        return list(statements), len(gate.club.events), answer.content
+
+    steps(NAME)  # connections are opened
+    asked, _, said = steps("org/absent")
+    for name in (NAME, "org/before", "ORG/Gated"):
+        assert steps(name)[::2] == (asked, said), name
+
+
+@pytest.mark.parametrize(
     ("content", "kind", "fields"),
     [
         (b"", "", None),
@@ -295,10 +333,10 @@ def test_the_record_says_who_let_whom_in_before_they_are(gate: Gate) -> None:
     gate.post("ada", "grant", user="ben")
     before, after = gate.club.events[-2:]
     assert (before.status, after.status) == (0, 200)
-    for event in (before, after):
-        assert (event.operation, event.verb, event.kind) == ("access-requests", "admin", "model")
-        assert event.repository == NAME
-        assert dict(event.details) == {"user": "ben", "standing": "accepted"}
+    for each in (before, after):
+        assert (each.operation, each.verb, each.kind) == ("access-requests", "admin", "model")
+        assert each.repository == NAME
+        assert dict(each.details) == {"user": "ben", "standing": "accepted"}
 
 
 @pytest.mark.parametrize("what", ["ask", "handle", "grant"])

@@ -347,9 +347,8 @@ def _of_repository(
         name = named(visit)
     except BadIdentifierError:
         raise errors.repository_not_found() from None
-    repository = hub.metadata.repository(name)
-    moved = None if repository else hub.metadata.moved(name)
-    found = repository or moved
+    found = hub.metadata.named(name)
+    moved = found is not None and found.id.folded != name.folded
     name = found.id if found else name
     visit.subject, visit.subject_kind, visit.verb = str(name), name.kind, verb
     visit.operation = operation
@@ -357,15 +356,13 @@ def _of_repository(
     refusal = None
     if found is None or not visit.verdict.allowed:
         refusal = _refusal(visit, verb, name, found)
-    if repository is not None:
-        visit.repository = repository
+    if found is not None:
+        visit.repository = found
 
     def respond() -> Response:
         if refusal is not None:
             raise refusal
-        if moved is not None:
-            return _redirect(visit, moved.id)
-        return handler(visit)
+        return _redirect(visit, name) if moved else handler(visit)
 
     return _noted(visit, respond)
 

@@ -94,15 +94,23 @@ class MetadataStore:
         rows = self._all(sa.select(*_REPOSITORY).where(schema.repositories.c.id.in_(keys)))
         return [_repository(row) for row in rows]
 
-    def moved(self, name: RepositoryId) -> Repository | None:
-        """Return the repository that had this name before it was moved."""
-        table = schema.redirects
-        row = self._one(
-            sa.select(*_REPOSITORY)
-            .join(table, table.c.repository_id == schema.repositories.c.id)
-            .where(table.c.kind == name.kind, table.c.folded == name.folded)
+    def named(self, name: RepositoryId) -> Repository | None:
+        """Return the repository that has this name, or else the one that had it before it moved.
+
+        One question whatever the answer: what is there takes no other time than what is not.
+        """
+        table, old = schema.repositories, schema.redirects
+        # Not "or": that would read every name of the kind.
+        keys = sa.union_all(
+            sa.select(table.c.id).where(table.c.kind == name.kind, table.c.folded == name.folded),
+            sa.select(old.c.repository_id).where(
+                old.c.kind == name.kind, old.c.folded == name.folded
+            ),
         )
-        return None if row is None else _repository(row)
+        rows = self._all(sa.select(*_REPOSITORY).where(table.c.id.in_(keys)))
+        found = [_repository(row) for row in rows]
+        found.sort(key=lambda repository: repository.id.folded != name.folded)
+        return found[0] if found else None
 
     def commit(self, repository: Repository, revision: str) -> Commit | None:
         """Return what a branch, a tag, a full ref name or a commit id stands for.
