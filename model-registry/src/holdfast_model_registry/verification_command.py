@@ -69,10 +69,9 @@ def verify(
             read_policy(settings.policy).model_signature,
         )
         size = sum(entry.size for entry in storage.metadata.files(commit))
-        # To a file or a pipe no bar is drawn.
-        with click.progressbar(length=size, label="measuring", file=sys.stderr) as bar:
-            step = bar.update if not as_json else (lambda _: None)
-            chain = verifier.verify(repository, commit, step=step)
+        hidden = as_json or not sys.stderr.isatty()
+        with click.progressbar(length=size, file=sys.stderr, hidden=hidden) as bar:
+            chain = verifier.verify(repository, commit, step=bar.update)
     if as_json:
         click.echo(json.dumps(chain.as_json(), indent=2))
     else:
@@ -181,14 +180,17 @@ def _opened(
 
 def _show(chain: Chain) -> None:
     refs = ", ".join(ref.removeprefix("refs/heads/") for ref in chain.refs)
-    click.echo(f"{chain.model}@{chain.commit}" + (f" ({refs})" if refs else ""))
+    lines = [f"{chain.model}@{chain.commit}" + (f" ({refs})" if refs else "")]
     for link in chain.links:
         verdict = click.style(f"{link.verdict:<{_WIDTH}}", fg=_SHOWN.get(link.verdict, "yellow"))
-        click.echo(f"  {link.name:<10}{verdict}{link.detail}")
+        lines.append(f"  {link.name:<10}{verdict}{link.detail}")
         if link.fix and link in chain.findings:
-            click.echo(f"  {'':<{10 + _WIDTH}}next: {link.fix}")
+            lines.append(f"  {'':<{10 + _WIDTH}}next: {link.fix}")
     held = len(chain.links) - len(chain.findings)
-    click.echo(f"{held} of {len(chain.links)} links hold; nothing was asked outside this registry")
+    lines.append(
+        f"{held} of {len(chain.links)} links hold; nothing was asked outside this registry"
+    )
+    click.echo("\n".join(lines), err=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

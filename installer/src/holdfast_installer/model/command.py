@@ -1,4 +1,4 @@
-"""`holdfast model`: import, look, approve, quarantine, reject."""
+"""`holdfast model`: import, look, approve, quarantine, reject; the group that others add to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from holdfast_installer.console import json_option, site_option
 from holdfast_installer.converge.command import apply
-from holdfast_installer.model import storage_command
+from holdfast_installer.model import provenance_command, storage_command
 from holdfast_installer.model.registry import forward, secret, tell_hosts, token_option
 from holdfast_installer.site_file import load_site
 
@@ -33,6 +33,8 @@ for _command in (
     storage_command.check,
     storage_command.usage,
     storage_command.backup,
+    provenance_command.verify,
+    provenance_command.replicate,
 ):
     model.add_command(_command)
 
