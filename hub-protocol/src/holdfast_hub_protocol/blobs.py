@@ -22,7 +22,7 @@ CHUNK_SIZE: Final = 1 << 20
 # Nothing writes to a file of `incoming` for so long: its process is gone.
 LEFTOVER_SECONDS: Final = 24 * 3600
 # The disk is kept busy while bytes arrive, so that the last fsync of 50 GB has little left to do.
-_FLUSH_BYTES: Final = 256 << 20
+_FLUSH_BYTES: Final = 8 << 20
 
 
 class DigestMismatchError(Exception):
@@ -257,7 +257,10 @@ class ReceivedFile:
         self._unflushed += len(data)
         if self._unflushed >= _FLUSH_BYTES:
             self._file.flush()
-            os.fdatasync(self._file.fileno())
+            # Begins to write and does not wait, as fdatasync would; what is not yet on the disk
+            # stays in memory.
+            begin, length = self.size - self._unflushed, self._unflushed
+            os.posix_fadvise(self._file.fileno(), begin, length, os.POSIX_FADV_DONTNEED)
             self._unflushed = 0
 
     def keep(self, sha256: str | None = None) -> Content:
