@@ -144,6 +144,7 @@ def test_odd_revisions_are_missing_revisions(full: World, revision: str) -> None
 def test_odd_names_are_missing_repositories(full: World, name: str) -> None:
     assert said(full.client.get(f"/api/models/{name}"))[1] == "RepoNotFound"
     assert said(full.client.head(f"/{name}/resolve/main/x"))[1] == "RepoNotFound"
+    assert said(full.client.get(f"/api/models/{name}/tree/main"))[1] == "RepoNotFound"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,12 @@ def routes(hub: Hub, kind: str) -> list[Route]:
             repository_endpoint(hub, kind, "resolve", resolve),
             methods=["GET"],
         ),
+        # Names without a namespace: well formed elsewhere, absent here.
         Route(f"{prefix}/{{name}}{rest}", absent, methods=["GET"]),
+        *(
+            Route(f"/api/{kind}s/{{name}}/{what}/{{rest:path}}", absent, methods=["GET", "POST"])
+            for what in ("tree", "paths-info", "commits", "preupload", "commit")
+        ),
     ]
 
 
