@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -393,6 +394,24 @@ def test_copies_in_a_pull_request(registry: Registry, repo: str) -> None:
     ada.merge_pull_request(repo, done.pr_num)
     one, other = ada.get_paths_info(repo, ["copy.json", "large.json"])
     assert one.blob_id == other.blob_id
+
+
+def test_headers_of_a_model_in_several_files(registry: Registry, repo: str) -> None:
+    header = b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    weights = struct.pack("<Q", len(header)) + header + b"\0" * 4
+    index = {"metadata": {"total_size": 4}, "weight_map": {"w": "model-1.safetensors"}}
+    ada = api(registry, "ada")
+    ada.create_commit(
+        repo,
+        [
+            CommitOperationAdd("model-1.safetensors", weights),
+            CommitOperationAdd("model.safetensors.index.json", json.dumps(index).encode()),
+        ],
+        commit_message="Weights",
+    )
+    found = ada.get_sharded_safetensors_metadata(repo)
+    assert found == ada.get_safetensors_metadata(repo)
+    assert found.parameter_count == {"F32": 1}
 
 
 def hf(registry: Registry, who: str, *arguments: str) -> str:

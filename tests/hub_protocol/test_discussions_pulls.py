@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,8 @@ from holdfast_hub_protocol.errors import HubError
 from holdfast_hub_protocol.operations import AddFile, CopyFile, DeleteFile, Operation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import World
     from holdfast_hub_protocol.records import Commit, Repository
 
@@ -119,6 +122,33 @@ def test_the_difference_is_as_git_prints_it(hub: Crowded) -> None:
     assert [(event["data"]["oid"], event["author"]["name"]) for event in pushed] == [
         (new.oid, "ann")
     ]
+
+
+def test_git_applies_the_difference(hub: Crowded, tmp_path: Path) -> None:
+    num = opened(hub)
+    commit(
+        hub,
+        f"refs/pr/{num}",
+        AddFile("README.md", b"zero\none\n2\r\nthree\fx\ny"),
+        AddFile("new/no newline", b"x"),
+        AddFile("new/empty", b""),
+        AddFile("new/only newlines", b"\n\n"),
+        DeleteFile("gone.txt"),
+    )
+    folder = tmp_path / "work"
+    for path, content in files(hub).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    git = ["git", "-C", str(folder), "apply", "--unsafe-paths", "-"]
+    text = details(hub, num)["diff"]
+    done = subprocess.run(git, input=text.encode(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode() + text
+    after = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert after == files(hub, f"refs/pr/{num}")
 
 
 def test_who_gets_no_files_gets_no_difference(

@@ -29,6 +29,7 @@ from holdfast_hub_protocol import (
     repositories,
     resolve,
     tags,
+    tensor_headers,
     tree,
 )
 from holdfast_hub_protocol.access import UnavailableError
@@ -70,6 +71,7 @@ _OF_A_KIND: Final[Sequence[Callable[[Hub, str], list[Route]]]] = (
     access_requests.routes,
     discussion_routes.routes,
     likes.repository_routes,
+    tensor_headers.routes,
     lfs_routes.routes,
     xet_routes.routes,
     resolve.routes,
