@@ -10,16 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 from starlette.responses import Response
 from starlette.routing import Route
 
 from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import AccessEvent, Verb, Verdict
 from holdfast_hub_protocol.admission import Admission, DisabledError, OpenAdmission
-from holdfast_hub_protocol.bodies import Body
 from holdfast_hub_protocol.directory import Directory, NobodyKnown
 from holdfast_hub_protocol.downloads import DownloadCounter
 from holdfast_hub_protocol.identifiers import (
@@ -32,6 +28,7 @@ from holdfast_hub_protocol.identifiers import (
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.signing import SECRET_BYTES, Signer
 from holdfast_hub_protocol.staging import Staging
+from holdfast_hub_protocol.threads import in_thread
 from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_hub_protocol.xet.staged import XorbStore
 
@@ -42,13 +39,11 @@ if TYPE_CHECKING:
 
     from holdfast_hub_protocol.access import Authenticator, Authorizer, Caller, Observer
     from holdfast_hub_protocol.blobs import BlobStore
+    from holdfast_hub_protocol.bodies import Body
     from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import Commit, Entry, Repository
     from holdfast_hub_protocol.sending import Sender
 
-# Those who send bodies wait for one another, never those who read.
-SENDERS: Final = 64
-_LIMITER: Final = RunVar[anyio.CapacityLimiter]("senders")  # one for each event loop
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
@@ -254,7 +249,7 @@ def open_endpoint(
     handler: Callable[[Request, Body], Response],
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint for anybody: for what tells nothing that the asker did not bring."""
-    return functools.partial(_in_thread, handler)
+    return functools.partial(in_thread, handler)
 
 
 def account_endpoint(
@@ -275,7 +270,7 @@ def account_endpoint(
         visit.operation, visit.verb = operation, verb
         return _noted(visit, lambda: handler(visit))
 
-    return functools.partial(_in_thread, answer)
+    return functools.partial(in_thread, answer)
 
 
 def repository_endpoint(  # noqa: PLR0913 - one way in, for all that differs
@@ -299,7 +294,7 @@ def repository_endpoint(  # noqa: PLR0913 - one way in, for all that differs
         visit = RepositoryVisit(hub, request, identify(hub, request), body, _request_id(request))
         return _of_repository(visit, operation, verb, handler, named)
 
-    return functools.partial(_in_thread, answer)
+    return functools.partial(in_thread, answer)
 
 
 def body_endpoint(
@@ -316,7 +311,7 @@ def body_endpoint(
         visit = RepositoryVisit(hub, request, identify(hub, request), body, _request_id(request))
         return _of_repository(visit, operation, verb, handler, named)
 
-    return functools.partial(_in_thread, answer)
+    return functools.partial(in_thread, answer)
 
 
 def repository_route(  # noqa: PLR0913 - a route is all of this
@@ -390,25 +385,6 @@ def _redirect(visit: Visit, name: RepositoryId) -> Response:
     query = visit.request.url.query
     location = path.replace(old, new, 1) + (f"?{query}" if query else "")
     return Response(None, 307, {"Location": location})
-
-
-async def _in_thread(answer: Callable[[Request, Body], Response], request: Request) -> Response:
-    body = Body(request)
-    limiter = None if request.method in {"GET", "HEAD"} else _senders()
-    try:
-        return await anyio.to_thread.run_sync(answer, request, body, limiter=limiter)
-    except errors.HubError:
-        await body.discard()
-        raise
-
-
-def _senders() -> anyio.CapacityLimiter:
-    try:
-        return _LIMITER.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(SENDERS)
-        _LIMITER.set(limiter)
-        return limiter
 
 
 def _noted(visit: Visit, handler: Callable[[], Response]) -> Response:
