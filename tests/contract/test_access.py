@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,28 @@ def test_what_each_repository_stores(registry: Registry) -> None:
     listed = {each.id for each in wes.list_user_repos("research")}
     assert {"research/one", "research/two"} <= listed
     refused(404, lambda: list(api(registry, "eve").list_user_repos("research")))
+
+
+def test_a_card_labels_its_repository_stricter_and_never_less(registry: Registry) -> None:
+    name = "research/labelled"
+    ada, eve = api(registry, "ada"), api(registry, "eve")
+    ada.create_repo(name, private=False)
+
+    def says(classification: str) -> None:
+        card = f"---\nclassification: {classification}\n---\n".encode()
+        ada.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=name)
+
+    says("public")
+    assert eve.model_info(name).id == name
+    assert "none that this site" in refused(403, says, "cosmic")
+    assert eve.model_info(name).card_data.to_dict() == {"classification": "public"}
+    says("confidential")
+    refused(404, eve.model_info, name)
+    says("public")
+    refused(404, eve.model_info, name)
+    path = f"/api/holdfast/models/{name}/access"
+    labels = json.loads(registry.request(path, TOKENS["ada"])[2])["labels"]
+    assert labels == {"jurisdiction": "de", "classification": "confidential"}
 
 
 def test_a_gate_and_its_requests(registry: Registry, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def put_access(
     labels: Mapping[str, str],
 ) -> tuple[Access, bool]:
     """Set the reading teams (None: as they are) and labels; return what was set, and if changed."""
-    known = _given(connection, repository_key)
+    known = given_access(connection, repository_key)
     before = known or NOBODY
     after = Access(
         teams=before.teams if teams is None else tuple(sorted(set(teams))),
@@ -97,7 +97,8 @@ def adopt_old_table(engine: sa.Engine) -> None:
         connection.execute(sa.text(f"DROP TABLE {_OLD_TABLE}"))
 
 
-def _given(connection: sa.Connection, repository_key: int) -> Access | None:
+def given_access(connection: sa.Connection, repository_key: int) -> Access | None:
+    """Return what was set for a repository itself, without what it inherits; None if nothing."""
     row = connection.execute(
         sa.select(access.c.teams, access.c.labels).where(access.c.repository_id == repository_key)
     ).one_or_none()

@@ -21,6 +21,7 @@ from holdfast_model_registry import (
 from holdfast_model_registry.admission.admission import PolicyAdmission
 from holdfast_model_registry.admission.observing import Observer
 from holdfast_model_registry.admission.policy import read_policy
+from holdfast_model_registry.card_labels import CardLabels
 from holdfast_model_registry.policy import (
     LedgerObserver,
     TokenAuthenticator,
@@ -108,7 +109,9 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
         authenticator=TokenAuthenticator(store),
         authorizer=authorizer,
         observer=LedgerObserver(ledger),
-        admission=ProvenanceAdmission(admission, provenance, authorizer, storage.metadata),
+        admission=CardLabels(
+            ProvenanceAdmission(admission, provenance, authorizer, storage.metadata)
+        ),
         directory=TrustDirectory(store),
         kinds=kinds,
         quotas=quotas,
