@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -274,6 +275,27 @@ def test_a_branch_that_moves_during_the_merge_is_compared_again(
     assert hub.ask("writer", "POST", f"{BASE}/{num}/merge").status_code == 200
     assert files(hub)["other.txt"] == b"1"
     assert files(hub)["README.md"] == b"better"
+
+
+def test_many_at_once(hub: Crowded) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        numbers = list(threads.map(lambda _: opened(hub, publish=False), range(16)))
+    assert sorted(numbers) == list(range(1, 17))
+    hub.ask("ann", "POST", f"{BASE}/1/status", status="open")
+    commit(hub, "refs/pr/1", AddFile("README.md", b"better"))
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(
+            threads.map(lambda _: hub.ask("writer", "POST", f"{BASE}/1/merge"), range(4))
+        )
+    assert {answer.status_code for answer in answers} <= {200, 400}
+    merged = {answer.json()["mergeCommitId"] for answer in answers if answer.status_code == 200}
+    head = hub.hub.metadata.commit(repository(hub), "main")
+    assert head is not None
+    assert merged == {head.oid}, "one commit, whoever was first"
+    history = hub.hub.metadata.history(repository(hub), head, 10)
+    assert len(history) == 2
+    said = [event for event in details(hub, 1)["events"] if event["type"] == "status-change"]
+    assert [event["data"]["status"] for event in said] == ["open", "merged"]
 
 
 def test_an_empty_pull_request_is_not_merged(hub: Crowded) -> None:
