@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MAX_WHOLE_BODY: Final = 8 << 20
-# Each is asked for by a thread of the event loop, which costs as much as copying 100 KB.
-_PIECE: Final = 1 << 20
+# Several are asked for at once: asking the event loop costs as much as copying 100 KB.
+_AT_ONCE: Final = 1 << 20
 
 
 class Body:
@@ -29,8 +29,7 @@ class Body:
     def pieces(self) -> Iterator[bytes]:
         """Yield what comes in; HubError if it ends before its end."""
         while not self._ended:
-            if piece := anyio.from_thread.run(self._next_piece):
-                yield piece
+            yield from filter(None, anyio.from_thread.run(self._next_pieces))
 
     def whole(self, most: int = MAX_WHOLE_BODY) -> bytes:
         """Return all of it; HubError 413 for more than `most` bytes."""
@@ -45,23 +44,23 @@ class Body:
         """Take in and forget the rest: clients read an answer only once they have sent all."""
         try:
             while not self._ended and most > 0:
-                most -= len(await self._next_piece())
+                most -= sum(map(len, await self._next_pieces()))
         except errors.HubError:
             self._ended = True
 
-    async def _next_piece(self) -> bytes:
-        parts: list[bytes] = []
+    async def _next_pieces(self) -> list[bytes]:
+        pieces: list[bytes] = []
         size = 0
-        while not self._ended and size < _PIECE:
+        while not self._ended and size < _AT_ONCE:
             message = await self._request.receive()
             if message["type"] != "http.request":
                 self._ended = True
                 raise errors.bad_request("the request ended early")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
             self._ended = not message.get("more_body", False)
         self._received += size
         expected = self._request.headers.get("content-length")
         if self._ended and expected is not None and expected != str(self._received):
             raise errors.bad_request("the request ended early")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return pieces

@@ -75,16 +75,19 @@ class XorbIndex:
 class XorbReader:
     """Takes a xorb in pieces of any size; `write` gets the content of its chunks, in order.
 
-    Holds one piece, one incomplete chunk and a megabyte of content at a time.
+    Holds one piece, one incomplete chunk and a megabyte of content at a time, and copies what is
+    not compressed only where a chunk begins in one piece and ends in another.
     """
 
     def __init__(self, write: Callable[[list[Piece]], None]) -> None:
         self._write = write
-        self._rest = b""
+        self._begun = bytearray()  # of a chunk whose end has not come
         self._received = 0
         self._content = 0
         self._hashes = bytearray()
         self._lengths = array("I")
+        self._contents: list[Piece] = []
+        self._unwritten = 0
         self._in_footer = False
 
     def feed(self, piece: bytes) -> None:
@@ -92,34 +95,61 @@ class XorbReader:
         self._received += len(piece)
         if self._received > MAX_STORED:
             raise XetError(f"xorb of more than {MAX_STORED} bytes")
-        if self._in_footer:
-            return
-        buffer = memoryview(self._rest + piece if self._rest else piece)
-        start = unwritten = 0
-        contents: list[Piece] = []
-        while len(buffer) - start >= HEADER_SIZE:
-            if bytes(buffer[start : start + len(_FOOTER)]) == _FOOTER:
-                self._in_footer = True
-                start = len(buffer)
+        buffer = memoryview(piece)
+        start = self._go_on(buffer) if self._begun else 0
+        while not self._in_footer and len(buffer) - start >= HEADER_SIZE:
+            end = start + self._length(buffer[start : start + HEADER_SIZE])
+            if self._in_footer or end > len(buffer):
                 break
-            header = read_header(buffer, start)
-            end = start + HEADER_SIZE + header.stored
-            if end > len(buffer):
-                break
-            content = unpack(header, buffer[start + HEADER_SIZE : end])
-            self._add(content)
-            contents.append(content)
+            self._take(buffer[start:end])
             start = end
-            unwritten += len(content)
-            if unwritten >= _WRITTEN_AT_ONCE:
-                self._write(contents)
-                contents, unwritten = [], 0
-        self._rest = bytes(buffer[start:])
-        self._write(contents)
+        if not self._in_footer:
+            self._begun += buffer[start:]
+        self._flush()
+
+    def _go_on(self, buffer: memoryview) -> int:
+        """Complete the chunk that was begun; return how much of the piece belongs to it."""
+        used = max(0, min(HEADER_SIZE - len(self._begun), len(buffer)))
+        self._begun += buffer[:used]
+        if len(self._begun) < HEADER_SIZE:
+            return used
+        needed = self._length(memoryview(bytes(self._begun[:HEADER_SIZE]))) - len(self._begun)
+        if self._in_footer:
+            self._begun.clear()
+            return used
+        part = buffer[used : used + needed]
+        self._begun += part
+        if len(part) == needed:
+            whole, self._begun = self._begun, bytearray()
+            self._take(memoryview(whole))
+        return used + len(part)
+
+    def _length(self, header: memoryview) -> int:
+        """Return how long the chunk with this header is, header and all; 0 if it is the footer."""
+        if bytes(header[: len(_FOOTER)]) == _FOOTER:
+            self._in_footer = True
+            return 0
+        return HEADER_SIZE + read_header(header).stored
+
+    def _take(self, chunk: memoryview) -> None:
+        content = unpack(read_header(chunk), chunk[HEADER_SIZE:])
+        self._content += len(content)
+        if self._content > MAX_CONTENT or len(self._lengths) == MAX_CHUNKS:
+            raise XetError(f"xorb of more than {MAX_CONTENT} bytes or {MAX_CHUNKS} chunks")
+        self._hashes += chunk_hash(content)
+        self._lengths.append(len(content))
+        self._contents.append(content)
+        self._unwritten += len(content)
+        if self._unwritten >= _WRITTEN_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._write(self._contents)
+        self._contents, self._unwritten = [], 0
 
     def finish(self, expected: bytes) -> XorbIndex:
         """Return the index; XetError if the xorb is cut off, empty or not the one expected."""
-        if self._rest:
+        if self._begun:
             raise XetError("the xorb ends in the middle of a chunk")
         if not self._lengths:
             raise XetError("the xorb has no chunks")
@@ -128,13 +158,6 @@ class XorbReader:
         if found != expected:
             raise XetError(f"the xorb has hash {to_hex(found)}, not {to_hex(expected)}")
         return index
-
-    def _add(self, content: Piece) -> None:
-        self._content += len(content)
-        if self._content > MAX_CONTENT or len(self._lengths) == MAX_CHUNKS:
-            raise XetError(f"xorb of more than {MAX_CONTENT} bytes or {MAX_CHUNKS} chunks")
-        self._hashes += chunk_hash(content)
-        self._lengths.append(len(content))
 
 
 _INDEX: Final = struct.Struct("<8sII")
