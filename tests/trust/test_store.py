@@ -195,7 +195,9 @@ def test_a_valid_token_is_not_replaced_by_accident(store: TrustStore) -> None:
     with pytest.raises(TrustError, match="has a valid token 'laptop'"):
         store.issue_token("ada", "laptop")
     second = store.issue_token("ada", "laptop", rotate=True)
-    assert second.token_id == first.token_id
+    assert second.token_id != first.token_id, "an id names one secret"
+    assert [each["id"] for each in store.tokens()] == [second.token_id]
+    assert store.recall(first.token_id) is None
     assert store.examine(first.secret) == "unknown"
     assert store.authenticate(second.secret)
 

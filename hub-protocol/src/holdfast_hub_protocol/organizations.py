@@ -191,10 +191,13 @@ def _seen(visit: Visit, namespace: str) -> Sequence[Repository]:
         table.c.namespace == namespace, table.c.kind.in_(visit.hub.kinds)
     )
     with visit.hub.metadata.engine.connect() as connection:
-        keys = connection.execute(statement).scalars().all()
-    found = visit.hub.metadata.repositories_by_key(keys)
-    found.sort(key=lambda repository: repository.key)
-    return visit.hub.authorizer.readable(visit.caller, found)
+        keys = sorted(connection.execute(statement).scalars())
+    seen: list[Repository] = []
+    for first in range(0, len(keys), PAGE):  # SQLite's bound on variables is far above
+        found = visit.hub.metadata.repositories_by_key(keys[first : first + PAGE])
+        found.sort(key=lambda repository: repository.key)
+        seen += visit.hub.authorizer.readable(visit.caller, found)
+    return seen
 
 
 def _not_found(name: str) -> HubError:

@@ -269,9 +269,12 @@ def _put_token(  # noqa: PLR0913 - a row, what it was, and what may be done to i
             next_command=f"give the new one another --name, or replace it: "
             f"holdfast-trust token issue {owner['name']} --name {name} --rotate",
         )
+    # An id names one secret: what was signed for the holder of the old one ends with it.
+    same = old["digest"] == values["digest"]
+    token_id = str(old["id"]) if same else secrets.token_hex(8)
     connection.execute(
         update(token_table)
         .where(token_table.c.id == old["id"])
-        .values(generation=old["generation"] + 1, **values)
+        .values(id=token_id, generation=old["generation"] + 1, **values)
     )
-    return str(old["id"]), True
+    return token_id, True
