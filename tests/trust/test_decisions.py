@@ -123,7 +123,7 @@ def test_a_gated_repository_is_discovered_by_readers_and_read_by_who_was_let_in(
     decisions: Decisions,
 ) -> None:
     gated = Resource("model", "org/name", ("research",), LABELS, private=False, gated=True)
-    for reader in (ADA, principal("user", "other"), principal("user", "reviewers")):
+    for reader in (ADA, principal("user", "other"), principal("service", "reviewers")):
         assert decisions.decide(reader, "model:discover", gated).allowed
         refused = decisions.decide(reader, "model:read", gated)
         assert refused.policies == ("repository.gated",)
@@ -132,7 +132,8 @@ def test_a_gated_repository_is_discovered_by_readers_and_read_by_who_was_let_in(
     assert not decisions.decide(
         principal("user", "other"), "model:read", closed, admitted=True
     ).allowed, "being let in opens the gate, not the repository"
-    for exempt in (principal("user", "org"), principal("service", "serving")):
+    exempted = (("user", "org"), ("service", "serving"), ("user", "reviewers"))
+    for exempt in (principal(*each) for each in exempted):
         assert decisions.decide(exempt, "model:read", gated).allowed
     own = replace(gated, id="bea/name", team_readers=())
     assert decisions.decide(member("read"), "model:read", own).allowed
