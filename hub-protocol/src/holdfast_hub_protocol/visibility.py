@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ def reach(hub: Hub, connection: sa.Connection, caller: Caller, kind: str) -> Rea
     )
 
 
+@functools.cache  # putting it together takes longer than asking it
 def _samples(kind: str) -> sa.Select[int]:
     """Return a query of one repository of each class: the index is read once for each."""
     columns = ("namespace", "private", "access_class")
