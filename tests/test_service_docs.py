@@ -27,6 +27,7 @@ PAGES["model_registry"] += "".join(
     path.read_text()
     for path in sorted(CAPABILITIES.glob("registry_*.md"))
     + sorted(CAPABILITIES.glob("model_p*.md"))
+    + [CAPABILITIES / "replication.md"]
 )
 SOURCES = {
     "gateway": ROOT / "gateway/src",
