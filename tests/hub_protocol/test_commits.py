@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import event
 
 from holdfast_hub_protocol.admission import AdmissionError, OpenAdmission
 from holdfast_hub_protocol.commits import ConflictError, make_commit
@@ -289,6 +290,37 @@ def test_races_are_lost_by_none_who_named_no_parent(desk: Desk) -> None:
     assert len(history) == before + 24
     assert {commit.oid for commit in made} <= {commit.oid for commit in history}
     assert len(desk.paths(desk.head())) == 25
+
+
+def test_imports_and_commits_wait_for_one_another(desk: Desk) -> None:
+    files = [desk.world.store("imported", b"1")]
+
+    def change(number: int) -> None:
+        if number % 3:
+            desk.commit(AddFile(f"f{number}", b"x"))
+        else:
+            desk.world.publish("o/n", files, oid=f"{number + 100:040x}")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(change, range(18)))
+    assert "imported" in desk.paths(desk.head())
+
+
+def test_a_file_more_among_many_takes_no_more_questions(desk: Desk) -> None:
+    asked: list[str] = []
+    event.listen(
+        desk.world.metadata.engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: asked.append(statement),
+    )
+    counts = []
+    for number in (3, 60):
+        folders = [AddFile(f"{folder}/{each}", b"x") for folder in range(number) for each in "ab"]
+        desk.commit(*folders)
+        asked.clear()
+        desk.commit(AddFile("1/new", str(number).encode()))
+        counts.append(len(asked))
+    assert counts[0] == counts[1] < 40
 
 
 def test_of_those_who_named_a_parent_one_wins(desk: Desk) -> None:

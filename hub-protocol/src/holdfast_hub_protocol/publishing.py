@@ -131,6 +131,10 @@ def _repository(connection: sa.Connection, commit: NewCommit) -> tuple[int, bool
         sa.select(table.c.id).where(table.c.kind == name.kind, table.c.folded == name.folded)
     ).scalar_one_or_none()
     if key is not None:
+        # Before anything else of it is written: who commits to it does so in this order, too.
+        connection.execute(
+            table.update().where(table.c.id == key).values(updated_at=table.c.updated_at)
+        )
         return key, False
     return (
         _insert(
