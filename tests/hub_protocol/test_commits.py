@@ -200,6 +200,9 @@ def test_a_large_file_is_ones_own_or_readable(desk: Desk) -> None:
     sha256 = desk.upload(b"weights")
     desk.commit(AddLfsFile("w.bin", sha256, 7))
     desk.commit(AddLfsFile("copy.bin", sha256))
+    # From another repository the client copies so, after `lfs-files/duplicate`.
+    desk.commit(AddLfsFile("other.bin", desk.upload(b"other weights")))
+    assert desk.read("other.bin") == b"other weights"
     assert desk.read("copy.bin") == b"weights"
     with pytest.raises(HubError, match="was not uploaded"):
         desk.commit(AddLfsFile("lie.bin", sha256, 8))

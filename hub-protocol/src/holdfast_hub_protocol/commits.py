@@ -13,7 +13,7 @@ from holdfast_hub_protocol import changes, errors, facts, snapshots, writing
 from holdfast_hub_protocol.admission import AdmissionError, Proposal
 from holdfast_hub_protocol.attributes import with_large_files_named
 from holdfast_hub_protocol.git_objects import commit_content, object_id
-from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, held, hold
+from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, hold
 from holdfast_hub_protocol.identifiers import is_sha256
 from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.operations import AddFile, AddLfsFile, AddStoredFile, Operation
@@ -351,7 +351,7 @@ def _stored(
 
 
 def _sizes(hub: Hub, repository: Repository, large: Sequence[AddLfsFile]) -> dict[str, int]:
-    """Return the size of each digest as clients say it; what they copy is held here already."""
+    """Return the size of each digest as clients say it; for what they copy they say none."""
     sizes: dict[str, int] = {}
     unknown: list[str] = []
     for operation in large:
@@ -362,8 +362,7 @@ def _sizes(hub: Hub, repository: Repository, large: Sequence[AddLfsFile]) -> dic
         elif sizes.setdefault(operation.sha256, operation.size) != operation.size:
             raise errors.bad_request(f"{operation.path}: one digest with two sizes")
     if unknown:
-        with hub.metadata.engine.connect() as connection:
-            sizes = held(connection, repository.key, unknown) | sizes
+        sizes = hub.staging.sizes(repository.key, unknown) | sizes
     for digest in unknown:
         if digest not in sizes:
             raise errors.bad_request(f"The content with SHA-256 {digest} was not uploaded here")

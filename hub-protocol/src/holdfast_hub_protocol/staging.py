@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -54,6 +54,7 @@ class Staging:
     blobs: BlobStorage
     authorizer: Authorizer
     quotas: Quotas = NO_QUOTAS
+    admission: Admission = field(default_factory=OpenAdmission)
     clock: Callable[[], float] = time.time
 
     def pledge(self, repository: Repository, sizes: Mapping[str, int]) -> None:
@@ -163,9 +164,18 @@ class Staging:
             for other in self.authorizer.readable(caller, others)
             if not other.gated or may(caller, Verb.READ, other.id, other).allowed
         }
+        if readable:
+            readable -= set(self.admission.withheld(caller, others))
         known = {digest for digest, size in found.items() if size == sizes[digest]}
         known |= {digest for digest, keys in elsewhere.items() if keys & readable}
         return {digest for digest in known if self.blobs.has(digest, sizes[digest])}
+
+    def sizes(self, repository_key: int, digests: Iterable[str]) -> dict[str, int]:
+        """Return the sizes of those digests that a repository holds or was sent."""
+        wanted = list(digests)
+        with self.metadata.engine.connect() as connection:
+            staged_sizes = self._state(connection, repository_key, _STAGED, wanted)
+            return staged_sizes | held(connection, repository_key, wanted)
 
     def usage(self, namespace: str) -> Usage:
         """Return what a namespace holds and has reserved."""
