@@ -48,7 +48,7 @@ class QuotaError(HubError):
             403,
             f"Storage quota of {usage.namespace} exceeded: {readable(asked)} more asked for, "
             f"{readable(usage.held)} held and {readable(usage.reserved)} reserved "
-            f"of {readable(usage.limit or 0)}. Delete what is not needed, or ask the operator.",
+            f"of {readable(usage.limit or 0)}. Delete what is not needed, or ask the operator",
             "StorageQuotaExceeded",
         )
 
