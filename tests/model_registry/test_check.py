@@ -211,7 +211,7 @@ def test_the_command_ends_with_3_and_readers_are_refused(tmp_path: Path) -> None
         assert finding["verdict"] == "fail"
         assert f"{MODEL}: model.safetensors" in finding["detail"]
         status, headers, _ = registry.request(path, ADA)
-        assert status == 500
+        assert status == 410
         assert "damaged" in headers["x-error-message"]
         assert registry.request(f"/{MODEL}/resolve/main/config.json", ADA)[0] == 200
     events = [record["event"] for record in read(data / "ledger")]

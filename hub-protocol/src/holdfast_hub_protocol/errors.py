@@ -98,6 +98,18 @@ def unprocessable(message: str) -> HubError:
     return HubError(422, message)
 
 
+def damaged() -> HubError:
+    """Return the answer for content that is not there, or set aside as wrong.
+
+    410, which clients show at once: what they get of a 5xx they ask for again and again.
+    """
+    return HubError(
+        410,
+        "The content of this file is damaged here: the operator must import it again, "
+        "or whoever has it must upload it",
+    )
+
+
 def disk_full() -> HubError:
     """Return the answer where content does not fit: unlike other 5xx, clients do not repeat it."""
     return HubError(

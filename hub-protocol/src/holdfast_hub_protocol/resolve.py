@@ -58,11 +58,10 @@ def resolve(visit: RepositoryVisit) -> Response:
     visit.details["size"] = entry.size
     if wanted := visit.request.headers.get("range"):
         visit.details["range"] = wanted[:100]
-    if not visit.hub.blobs.has(entry.sha256, entry.size):
-        raise errors.HubError(
-            500, "The content of this file is damaged here; the operator must import it again"
-        )
     if visit.request.method == "GET":
+        # What is known of the file is right without it, and lets clients use a copy they have.
+        if not visit.hub.blobs.has(entry.sha256, entry.size):
+            raise errors.damaged()
         visit.hub.downloads.note(visit.caller, visit.repository, commit, entry)
     headers = file_headers(commit, entry) | read_headers(visit, commit, entry)
     return visit.hub.sender.send(visit.request, entry.sha256, entry.size, headers)

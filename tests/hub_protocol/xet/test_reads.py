@@ -199,7 +199,7 @@ def test_only_files_of_the_revision_and_only_large_ones(large: World, reader: Cl
 def test_damaged_content_is_not_sent(large: World, reader: Client) -> None:
     large.blobs.remove(reader.file)
     url = reader.ask().json()["fetch_info"].popitem()[1][0]["url"]
-    assert large.anonymous().get(path_of(url)).status_code == 500
+    assert large.anonymous().get(path_of(url)).status_code == 410
 
 
 class TestAccess:

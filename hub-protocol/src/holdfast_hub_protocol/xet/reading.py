@@ -258,9 +258,7 @@ def _number(text: str) -> int:
 
 def _open(visit: RepositoryVisit, sha256: str, size: int) -> int:
     if not visit.hub.blobs.has(sha256, size):
-        raise errors.HubError(
-            500, "The content of this file is damaged here; the operator must import it again"
-        )
+        raise errors.damaged()
     return os.open(visit.hub.blobs.path(sha256), os.O_RDONLY | os.O_CLOEXEC)
 
 
