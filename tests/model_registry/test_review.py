@@ -267,6 +267,43 @@ def test_a_stricter_policy_counts_from_the_next_approval(tmp_path: Path) -> None
         assert registry.act("rita", "approve", held).status_code == 409
 
 
+def test_what_somebody_holds_back_is_not_freed_by_a_commit_on_top(registry: Registry) -> None:
+    before = registry.pushed(GOOD)
+    commit = registry.pushed({"more.txt": b"more"})
+    registry.act("rita", "quarantine", commit, "leaked")
+    later = registry.pushed({"other.txt": b"other"})
+    found = registry.review(later)
+    assert (found["state"], found["reason"]) == ("quarantined", "leaked")
+    assert registry.fetch("ben", "more.txt").status_code == 403
+    assert registry.fetch("ben", "README.md", before).status_code == 200
+    assert registry.act("rita", "approve", later).json()["state"] == "approved"
+    assert registry.review(registry.pushed({"x.txt": b"x"}))["state"] == "scanned"
+
+
+def test_nobody_takes_what_is_withheld_into_a_repository_of_their_own(registry: Registry) -> None:
+    import hashlib
+
+    def taken(by: str) -> int:
+        value = {"path": "w.bin", "algo": "sha256", "size": len(PICKLE)}
+        value |= {"oid": hashlib.sha256(PICKLE).hexdigest()}
+        lines = [{"key": "header", "value": {"summary": "x"}}, {"key": "lfsFile", "value": value}]
+        answer = registry.as_(
+            by,
+            "POST",
+            f"/api/models/{by}/own/commit/main",
+            content="\n".join(json.dumps(line) for line in lines),
+        )
+        return answer.status_code
+
+    for name in ("ada", "ben"):
+        registry.create(f"{name}/own", by=name)
+    registry.pushed({"w.bin": PICKLE})
+    assert taken("ben") == 400  # not uploaded: as if nobody had it
+    assert taken("ada") == 200  # who writes it has it anyway
+    registry.pushed({"w.bin": None})
+    assert taken("ben") == 400
+
+
 def test_the_list_is_for_readers_and_reviewers(registry: Registry) -> None:
     registry.create("eve/hers", by="eve")
     commits = [registry.pushed({"n.txt": str(n).encode()}) for n in range(5)]

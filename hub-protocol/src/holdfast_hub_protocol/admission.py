@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -60,6 +60,12 @@ class Admission(Protocol):
     def check_fetch(self, caller: Caller, repository: Repository, commit: Commit) -> None:
         """Raise DisabledError unless files of this revision may be sent to this caller."""
 
+    def withheld(self, caller: Caller, repositories: Sequence[Repository]) -> Collection[int]:
+        """Return the keys of those that hold something which this caller would not be sent.
+
+        Content is not reused from these: a commit of it elsewhere would hand it out.
+        """
+
     def security(self, repository: Repository, commit: Commit) -> Mapping[str, FileSecurity]:
         """Return what is known, by path; what is left out is unscanned."""
 
@@ -75,6 +81,10 @@ class OpenAdmission:
 
     def check_fetch(self, caller: Caller, repository: Repository, commit: Commit) -> None:
         """Let through."""
+
+    def withheld(self, caller: Caller, repositories: Sequence[Repository]) -> Collection[int]:  # noqa: ARG002 - as the protocol has it
+        """Withhold nothing."""
+        return ()
 
     def security(self, repository: Repository, commit: Commit) -> Mapping[str, FileSecurity]:  # noqa: ARG002 - as the protocol has it
         """Know nothing."""

@@ -72,7 +72,7 @@ class Hub:
     @functools.cached_property
     def staging(self) -> Staging:
         """What was announced or uploaded and is in no commit yet."""
-        return Staging(self.metadata, self.blobs, self.authorizer, self.quotas)
+        return Staging(self.metadata, self.blobs, self.authorizer, self.quotas, self.admission)
 
     @functools.cached_property
     def downloads(self) -> DownloadCounter:

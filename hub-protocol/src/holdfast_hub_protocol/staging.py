@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.admission import OpenAdmission
 from holdfast_hub_protocol.holdings import guard, held, holdings, insert_missing
 from holdfast_hub_protocol.quotas import NO_QUOTAS, QuotaError, Quotas, Usage
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from holdfast_hub_protocol.access import Authorizer, Caller
+    from holdfast_hub_protocol.admission import Admission
     from holdfast_hub_protocol.blob_storage import BlobStorage
     from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import NewFile, Repository

@@ -14,7 +14,7 @@ from holdfast_model_registry.opening import open_to
 from holdfast_model_registry.readers import NOBODY, given_access
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from holdfast_hub_protocol.access import Caller
     from holdfast_hub_protocol.admission import Admission, FileSecurity, Proposal
@@ -44,6 +44,10 @@ class CardLabels:
     def check_fetch(self, caller: Caller, repository: Repository, commit: Commit) -> None:
         """Ask the other one."""
         self.inner.check_fetch(caller, repository, commit)
+
+    def withheld(self, caller: Caller, repositories: Sequence[Repository]) -> Collection[int]:
+        """Ask the other one."""
+        return self.inner.withheld(caller, repositories)
 
     def security(self, repository: Repository, commit: Commit) -> Mapping[str, FileSecurity]:
         """Ask the other one."""

@@ -9,7 +9,7 @@ from holdfast_hub_protocol.admission import AdmissionError
 from holdfast_model_registry.signing_provenance import ContradictionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import sqlalchemy as sa
 
@@ -61,6 +61,10 @@ class ProvenanceAdmission:
     def check_fetch(self, caller: Caller, repository: Repository, commit: Commit) -> None:
         """Ask the other one."""
         self.inner.check_fetch(caller, repository, commit)
+
+    def withheld(self, caller: Caller, repositories: Sequence[Repository]) -> Collection[int]:
+        """Ask the other one."""
+        return self.inner.withheld(caller, repositories)
 
     def security(self, repository: Repository, commit: Commit) -> Mapping[str, FileSecurity]:
         """Ask the other one."""

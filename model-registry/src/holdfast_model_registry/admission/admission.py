@@ -16,7 +16,7 @@ from holdfast_model_registry.review.rights import serves
 from holdfast_model_registry.review.states import Actor, State, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import sqlalchemy as sa
 
@@ -66,6 +66,9 @@ class PolicyAdmission:
             raise AdmissionError(f"The registry's policy refuses this. {in_words(refused)}")
         self.observer.keep(connection, proposal.changed)
         state, waits = settled(findings), bool(only(findings, Action.WAIT))
+        reason = self._inherited(connection, proposal)
+        if reason:
+            state = State.QUARANTINED
         actor = actor_of(proposal.caller)
         store.insert(
             connection,
@@ -75,10 +78,11 @@ class PolicyAdmission:
             waiting=waits,
             uploader=actor.name,
             findings=findings,
+            reason=reason,
         )
-        store.moved(connection, key, commit_oid, before="", after=state, actor=actor, note="")
+        store.moved(connection, key, commit_oid, before="", after=state, actor=actor, note=reason)
         model = str(proposal.repository.id)
-        note_state(self.ledger, actor, model, commit_oid, before="", after=state)
+        note_state(self.ledger, actor, model, commit_oid, before="", after=state, note=reason)
         if waits:
             self.scan_soon()
 
@@ -106,6 +110,18 @@ class PolicyAdmission:
             return
         raise DisabledError(self._why(repository, commit, shown))
 
+    def withheld(self, caller: Caller, repositories: Sequence[Repository]) -> Collection[int]:
+        """Return those with a revision in quarantine that the caller would not be sent."""
+        models = {each.key: each for each in repositories if each.id.kind == "model"}
+        with self.engine.connect() as connection:
+            held = store.with_held_revisions(connection, list(models))
+        return {
+            key
+            for key in held
+            if not self.rights.may(caller, Verb.WRITE, models[key])
+            and not self.rights.may_approve(caller, models[key])
+        }
+
     def security(self, repository: Repository, commit: Commit) -> Mapping[str, FileSecurity]:
         """Return what is known of each file: found wrong, found sound, or not looked at yet."""
         with self.engine.connect() as connection:
@@ -125,6 +141,14 @@ class PolicyAdmission:
                     "unsafe" if finding.danger else "suspicious", finding.detail
                 )
         return _Security(found)
+
+    def _inherited(self, connection: sa.Connection, proposal: Proposal) -> str:
+        """Return why somebody holds the parent back: what was added to it is held like it."""
+        parent = proposal.parent
+        before = parent and store.find(connection, proposal.repository.key, parent.oid)
+        if not before or before.state not in {State.QUARANTINED, State.REJECTED}:
+            return ""
+        return before.reason
 
     def _judge(self, connection: sa.Connection, proposal: Proposal) -> list[Finding]:
         """Judge what is new, and take over what the parent's review found in the rest."""

@@ -85,7 +85,7 @@ class Reviewing:
         )
         return judge(revision, self.policy)
 
-    def begin(
+    def begin(  # noqa: PLR0913 - an import is all of this
         self,
         connection: sa.Connection,
         repository: int,

@@ -70,6 +70,7 @@ def insert(  # noqa: PLR0913 - a review is all of this
     waiting: bool,
     uploader: str,
     findings: Sequence[Finding],
+    reason: str = "",
 ) -> None:
     """Begin the review of a new revision."""
     now = datetime.now(UTC)
@@ -82,7 +83,7 @@ def insert(  # noqa: PLR0913 - a review is all of this
             digest="",
             uploader=uploader,
             findings=[finding.as_json() for finding in findings],
-            reason="",
+            reason=reason,
             created_at=now,
             updated_at=now,
         )
@@ -229,6 +230,20 @@ def newest_open(connection: sa.Connection, repository: int) -> str | None:
         .order_by(commits.c.id.desc())
         .limit(1)
     ).scalar_one_or_none()
+
+
+def with_held_revisions(connection: sa.Connection, repositories: Sequence[int]) -> set[int]:
+    """Return those of the repositories that have a revision in quarantine, or a rejected one."""
+    return set(
+        connection.execute(
+            sa.select(reviews.c.repository_id)
+            .where(
+                reviews.c.repository_id.in_(repositories),
+                reviews.c.state.in_([State.QUARANTINED, State.REJECTED]),
+            )
+            .distinct()
+        ).scalars()
+    )
 
 
 def listed(
