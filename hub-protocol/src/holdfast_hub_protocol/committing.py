@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -18,6 +20,7 @@ from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.identifiers import is_commit_prefix, is_sha256
 from holdfast_hub_protocol.operations import (
     AddLfsFile,
+    AddStoredFile,
     CopyFile,
     DeleteFile,
     DeleteFolder,
@@ -39,6 +42,10 @@ MAX_LINE: Final = LARGEST_REGULAR_FILE * 4 // 3 + 8192
 MAX_OPERATIONS: Final = 200_000
 MAX_TITLE: Final = 1024  # characters
 MAX_MESSAGE: Final = 64 << 10
+# Small files wait for the disk together: a thousand of them would take seconds one by one.
+_STORING: Final = 8
+_WAITING: Final = 64
+_SMALL: Final = 128 << 10
 
 
 @dataclass(frozen=True)
@@ -116,17 +123,31 @@ def read_commit(hub: Hub, stream: Iterable[bytes]) -> tuple[Header, list[Operati
     for anything else.
     """
     header: Header | None = None
-    operations: list[Operation] = []
-    for line in _lines(stream):
-        key, value = _parsed(line)
-        if header is None:
-            if key != "header":
-                raise errors.bad_request("the first line must be the header")
-            header = _header(value)
-            continue
-        if len(operations) == MAX_OPERATIONS:
-            raise errors.bad_request(f"more than {MAX_OPERATIONS} changes in one commit")
-        operations.append(_operation(hub, key, value))
+    changes: list[Operation | Future[AddStoredFile]] = []
+    with ThreadPoolExecutor(_STORING) as pool:
+        waiting: deque[Future[AddStoredFile]] = deque()
+        for line in _lines(stream):
+            key, value = _parsed(line)
+            if header is None:
+                if key != "header":
+                    raise errors.bad_request("the first line must be the header")
+                header = _header(value)
+                continue
+            if len(changes) == MAX_OPERATIONS:
+                raise errors.bad_request(f"more than {MAX_OPERATIONS} changes in one commit")
+            if key != "file":
+                changes.append(_operation(key, value))
+                continue
+            path = _text(value, "path")
+            content = _content(path, value)
+            if len(content) > _SMALL:
+                changes.append(store_file(hub, path, content))
+                continue
+            waiting.append(pool.submit(store_file, hub, path, content))
+            changes.append(waiting[-1])
+            if len(waiting) > _WAITING:
+                waiting.popleft().result()
+        operations = [each.result() if isinstance(each, Future) else each for each in changes]
     if header is None or not operations:
         raise errors.bad_request(
             "Add a line with the key `lfsFile`, `file`, `copyFile`, `deletedFile` or "
@@ -194,11 +215,9 @@ def is_text(value: object, most: int) -> TypeGuard[str]:
     return True
 
 
-def _operation(hub: Hub, key: str, value: dict[str, Any]) -> Operation:
+def _operation(key: str, value: dict[str, Any]) -> Operation:
     path = _text(value, "path")
     match key:
-        case "file":
-            return store_file(hub, path, _content(path, value))
         case "lfsFile":
             oid, size = _text(value, "oid"), value.get("size")
             if value.get("algo", "sha256") != "sha256" or not is_sha256(oid):
