@@ -315,3 +315,25 @@ def test_a_commit_for_which_there_is_no_room_is_told_like_an_upload(
     done = world.client.post("/api/models/org/name/commit/main", content=body)
     assert done.status_code == 507
     assert "disk is full" in done.headers["X-Error-Message"]
+
+
+def test_a_repository_or_a_blob_that_goes_while_the_upload_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = address(world)
+    staging = type(world.hub.staging)
+    real = staging.stage_all
+
+    def collected(*_: object) -> list[str]:
+        return []
+
+    monkeypatch.setattr(staging, "stage_all", collected)
+    assert world.anonymous().put(path, content=WEIGHTS).status_code == 503
+
+    def deleted(self: Any, _: int, sizes: dict[str, int]) -> list[str]:
+        return real(self, 999, sizes)
+
+    monkeypatch.setattr(staging, "stage_all", deleted)
+    gone = world.anonymous().put(path, content=WEIGHTS)
+    assert gone.status_code == 404
+    assert gone.headers["X-Error-Code"] == "RepoNotFound"

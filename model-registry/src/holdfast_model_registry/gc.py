@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.holdings import guard, holdings, insert_missing
 from holdfast_hub_protocol.lfs.parts import forget_old_parts
-from holdfast_hub_protocol.staging import staged
+from holdfast_hub_protocol.staging import AWAITED_SECONDS, staged
 from holdfast_model_registry.review.states import State
 from holdfast_model_registry.review.tables import reviews
 from holdfast_model_registry.storage import one_view
@@ -111,7 +111,7 @@ def _expire(storage: Storage, collected: Collected, now: float, grace: float) ->
         collected.staged = connection.execute(
             staged.delete().where(staged.c.expires_at <= int(now))
         ).rowcount
-        forget_old_parts(connection, now - grace)
+        forget_old_parts(connection, now - max(grace, AWAITED_SECONDS))
     collected.leftovers = storage.blobs.sweep_leftovers(max(grace, GRACE_SECONDS))
     collected.leftovers += storage.xorbs.expire().files
 

@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from holdfast_hub_protocol import errors, schema
 from holdfast_hub_protocol.blobs import DigestMismatchError
+from holdfast_hub_protocol.holdings import insert_missing
 from holdfast_hub_protocol.lfs.addresses import announced
-from holdfast_hub_protocol.lfs.uploads import check_length, refusals
+from holdfast_hub_protocol.lfs.uploads import check_length, refusals, stage, unless_deleted
 
 if TYPE_CHECKING:
     from holdfast_hub_protocol.blob_storage import Partial
@@ -47,8 +48,8 @@ def put_part(visit: RepositoryVisit) -> Response:
     with refusals():
         etag = _partial(visit.hub, asked).write(offset, visit.stream, size)
     row = {**_upload(asked), "number": number, "etag": etag, "written_at": int(time.time())}
-    with visit.hub.metadata.engine.begin() as connection:
-        connection.execute(parts.insert().values(**row))
+    with unless_deleted(), visit.hub.metadata.engine.begin() as connection:
+        insert_missing(connection, parts, [row])
     return Response(None, 200, {"ETag": f'"{etag}"'})
 
 
@@ -80,7 +81,7 @@ def complete(visit: RepositoryVisit) -> Response:
         except DigestMismatchError:
             _discard(visit.hub, asked)
             raise
-    visit.hub.staging.stage(asked.repository_key, asked.sha256, asked.size)
+    stage(visit, asked)
     _discard(visit.hub, asked)
     return _done(asked)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import sqlalchemy.exc
 from starlette.responses import JSONResponse
 
 from holdfast_hub_protocol import errors
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast_hub_protocol.endpoints import RepositoryVisit, Visit
+    from holdfast_hub_protocol.lfs.addresses import Announced
 
 
 def put(visit: RepositoryVisit) -> Response:
@@ -29,8 +31,26 @@ def put(visit: RepositoryVisit) -> Response:
         for piece in visit.stream:
             incoming.write(piece)
         incoming.keep(asked.sha256)
-    visit.hub.staging.stage(asked.repository_key, asked.sha256, asked.size)
+    stage(visit, asked)
     return JSONResponse({"oid": asked.sha256, "size": asked.size})
+
+
+def stage(visit: Visit, asked: Announced) -> None:
+    """Note that the object waits for its commit; HubError if it or the repository just went."""
+    try:
+        with unless_deleted():
+            visit.hub.staging.stage(asked.repository_key, asked.sha256, asked.size)
+    except FileNotFoundError as error:  # gc with hardly any grace was quicker
+        raise errors.HubError(503, "The upload was collected at once; send it again") from error
+
+
+@contextmanager
+def unless_deleted() -> Iterator[None]:
+    """Say as an answer that the repository was deleted while the upload went on."""
+    try:
+        yield
+    except sqlalchemy.exc.IntegrityError as error:
+        raise errors.repository_not_found() from error
 
 
 def check_length(visit: Visit, size: int) -> None:
