@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,7 @@ from holdfast_hub_protocol.blobs import (
 from holdfast_hub_protocol.git_objects import blob_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CONTENT = b"weights" * 400_000
@@ -168,3 +171,42 @@ def test_a_damaged_blob_is_set_aside(store: BlobStore, source: Path) -> None:
     assert (store.damaged / DIGEST).read_bytes() == CONTENT
     with pytest.raises(FileNotFoundError):
         store.open(DIGEST)
+
+
+def test_a_part_that_still_comes_in_cannot_change_a_blob(store: BlobStore) -> None:
+    """A slow writer began before the completion: the completion waits, and sees what it wrote."""
+    partial = store.partial("x")
+    partial.write(0, [CONTENT], len(CONTENT))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"w"
+        begun.set()
+        go_on.wait(10)
+        yield b"X"
+
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(partial.write, 0, slowly(), 2)
+        assert begun.wait(10)
+        keeping = pool.submit(store.partial("x").keep, DIGEST)
+        time.sleep(0.2)
+        assert not keeping.done()
+        go_on.set()
+        writing.result(10)
+        with pytest.raises(DigestMismatchError):
+            keeping.result(10)
+    assert not store.has(DIGEST, len(CONTENT))
+
+
+def test_who_completes_second_or_writes_afterwards_finds_another_file(store: BlobStore) -> None:
+    partial = store.partial("x")
+    partial.write(0, [CONTENT], len(CONTENT))
+    with ThreadPoolExecutor(4) as pool:
+        ends = [pool.submit(store.partial("x").keep, DIGEST) for _ in range(4)]
+    failures = [end.exception() for end in ends if end.exception() is not None]
+    assert len(failures) == 3
+    assert all(isinstance(failure, FileNotFoundError) for failure in failures)
+    partial.write(0, [b"other"], 5)
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    partial.discard()
+    assert everything(store) == [store.path(DIGEST)]

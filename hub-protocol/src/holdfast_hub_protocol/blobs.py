@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import hashlib
 import os
 import secrets
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -23,6 +26,8 @@ CHUNK_SIZE: Final = 1 << 20
 LEFTOVER_SECONDS: Final = 24 * 3600
 # The disk is kept busy while bytes arrive, so that the last fsync of 50 GB has little left to do.
 _FLUSH_BYTES: Final = 8 << 20
+# Hashing is the slower half of storing; so much at once is worth another thread for it.
+_HASHED_BESIDE: Final = 2 << 20
 
 
 class DigestMismatchError(Exception):
@@ -133,9 +138,12 @@ class BlobStore:
             raise ValueError("git's id of a blob begins with its size")
         path = self.incoming / secrets.token_hex(16)
         with path.open("xb") as file:
+            hasher = blob_hasher(size or 0) if git else None
+            received = ReceivedFile(self, path, file, size, hasher)
             try:
-                yield ReceivedFile(self, path, file, size, blob_hasher(size or 0) if git else None)
+                yield received
             finally:
+                received.close()
                 path.unlink(missing_ok=True)  # kept, it has moved away
 
     def partial(self, name: str) -> PartialFile:
@@ -250,10 +258,15 @@ class ReceivedFile:
         self.size += len(data)
         if self._expected is not None and self.size > self._expected:
             raise SizeMismatchError(f"more than the announced {self._expected} bytes")
-        self._sha256.update(data)
-        if self._git is not None:
-            self._git.update(data)
-        self._file.write(data)
+        if len(data) < _HASHED_BESIDE:
+            self._hash(data)
+            self._file.write(data)
+        else:
+            hashing = self._hasher.submit(self._hash, data)
+            try:
+                self._file.write(data)
+            finally:
+                hashing.result()  # the caller may use the memory again
         self._unflushed += len(data)
         if self._unflushed >= _FLUSH_BYTES:
             self._file.flush()
@@ -262,6 +275,20 @@ class ReceivedFile:
             begin, length = self.size - self._unflushed, self._unflushed
             os.posix_fadvise(self._file.fileno(), begin, length, os.POSIX_FADV_DONTNEED)
             self._unflushed = 0
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        if "_hasher" in self.__dict__:
+            self._hasher.shutdown()
+
+    @functools.cached_property
+    def _hasher(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "hash")
+
+    def _hash(self, data: bytes | bytearray | memoryview) -> None:
+        self._sha256.update(data)
+        if self._git is not None:
+            self._git.update(data)
 
     def keep(self, sha256: str | None = None) -> Content:
         """Make it a blob, durable when this returns; raise and store nothing if it is not right."""
@@ -278,7 +305,11 @@ class ReceivedFile:
 
 
 class PartialFile:
-    """A file with holes, filled in any order."""
+    """A file with holes, filled in any order.
+
+    Who writes shares a lock on it, who makes it a blob has it alone: what was hashed and renamed is
+    written to by nobody, however long ago their request began.
+    """
 
     def __init__(self, store: BlobStore, path: Path) -> None:
         self._store = store
@@ -288,8 +319,7 @@ class PartialFile:
         """Store a part in its place, durably; return its SHA-256."""
         digest = hashlib.sha256()
         written = 0
-        descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o666)  # less the umask
-        with os.fdopen(descriptor, "wb") as file:
+        with self._locked(os.O_CREAT, fcntl.LOCK_SH) as file:
             file.seek(offset)
             for piece in pieces:
                 written += len(piece)
@@ -309,12 +339,30 @@ class PartialFile:
         return self._path.exists()
 
     def keep(self, sha256: str) -> Content:
-        """Make it a blob by renaming it, once its content is checked."""
-        return self._store.adopt(self._path, sha256)
+        """Make it a blob by renaming it, once its content is checked; parts under way end first."""
+        with self._locked(0, fcntl.LOCK_EX):
+            return self._store.adopt(self._path, sha256)
 
     def discard(self) -> None:
         """Remove the file."""
         self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, flags: int, lock: int) -> Iterator[BinaryIO]:
+        while True:
+            descriptor = os.open(self._path, flags | os.O_RDWR, 0o666)  # less the umask
+            with os.fdopen(descriptor, "r+b") as file:
+                fcntl.flock(file, lock)
+                if self._is(descriptor):
+                    yield file
+                    return
+                # It became a blob, or was removed, while we waited: there is another, or none.
+
+    def _is(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 def sync_folder(folder: Path) -> None:

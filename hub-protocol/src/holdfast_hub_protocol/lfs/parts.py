@@ -81,6 +81,9 @@ def complete(visit: RepositoryVisit) -> Response:
         except DigestMismatchError:
             _discard(visit.hub, asked)
             raise
+        except FileNotFoundError:  # somebody else completed it while we waited, or gave it up
+            if not visit.hub.blobs.has(asked.sha256, asked.size):
+                raise errors.bad_request("The parts are gone: upload them again") from None
     stage(visit, asked)
     _discard(visit.hub, asked)
     return _done(asked)
