@@ -282,6 +282,17 @@ def test_names_are_data_never_policy(decisions: Decisions, name: str) -> None:
         lambda folder: (folder / "extra.cedar").write_text(
             'permit (principal, action, resource == Holdfast :: Model::"org/name");'
         ),
+        *(
+            lambda folder, when=when: (folder / "extra.cedar").write_text(
+                f"forbid (principal, action, resource) when {{ {when} }};"
+            )
+            for when in (
+                'resource.owner == Holdfast::Team::"org"',
+                '[Holdfast::Team::"org"].contains(resource.owner)',
+                'resource.name == "org/name"',
+                'resource.namespace like "org*"',
+            )
+        ),
         lambda folder: (folder / "holdfast.cedarschema").write_text("namespace {"),
         lambda folder: (folder / "holdfast.cedarschema").unlink(),
         lambda folder: (folder / "second.cedarschema").write_text("entity X;"),

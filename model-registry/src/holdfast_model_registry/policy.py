@@ -169,21 +169,23 @@ class CedarAuthorizer:
         """Return those of the repositories that the caller may see listed.
 
         One decision for all that are alike, and none for what was decided before: a decision
-        rests on the caller, their token's bounds, and what of the repository is in its key here.
+        rests on the caller, their token's bounds, and what of the repository is in its key here;
+        Decisions takes no policies for which that would not hold.
         """
         principal = _principal(caller)
         access = read_access(self.engine, [repository.key for repository in repositories])
         scope = principal.scope
         bounds = frozenset(scope.repositories or ()) if scope else frozenset[str]()
+        own = {*principal.roles, *principal.teams}
         known = self._known(principal)
         found = []
         for repository in repositories:
             name, held = repository.id, access.get(repository.key, NOBODY)
-            folded = str(name).lower()
             alike = (
-                *(name.kind, name.namespace, repository.private, held.teams),
+                *(name.kind, repository.private, held.teams),
                 *(held.labels.get("jurisdiction"), held.labels.get("classification")),
-                folded if folded in bounds else "",
+                name.namespace if name.namespace in own else "",
+                _within(name, bounds),
             )
             allowed = known.get(alike)
             if allowed is None:
@@ -285,6 +287,15 @@ def _resource(
         private=private,
         gated=gated,
     )
+
+
+def _within(name: RepositoryId, bounds: frozenset[str]) -> str:
+    """Return the bound of a token that a repository is within, '' for none."""
+    folded = str(name).lower()
+    if folded in bounds:
+        return folded
+    whole = f"{name.namespace.lower()}/*"
+    return whole if whole in bounds else ""
 
 
 def _by_token(decision: Decision) -> str:

@@ -31,7 +31,17 @@ ACTIONS: Final = (
 _NAMESPACE: Final = "Holdfast"
 _TYPES: Final = {"user": "User", "service": "Service", "model": "Model", "dataset": "Dataset"}
 _LABELS: Final = ("jurisdiction", "classification")
+_COMMENT: Final = re.compile(r"//[^\n]*")
 _ONE_REPOSITORY: Final = re.compile(r'Holdfast\s*::\s*(Model|Dataset)\s*::\s*"')
+# In what forms policies may ask for these: by the caller's teams and token, never by a name.
+_FORMS: Final = {
+    r"resource\.owner\b": (
+        r"(principal in |principal\.(contributes|writes|administers)\.contains\()resource\.owner\b"
+    ),
+    r"resource\.(name|namespace)\b": (
+        r"context\.repositories\.contains\(resource\.(name|namespace)\)"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,9 @@ class Decisions:
 
     `version` is `sha256:` over the files. A policy that does not parse or does not fit the
     schema raises `TrustError` here: a service without sound policies does not start.
-    Policies that single out one repository are refused too: callers rely on alike repositories
-    being decided alike. Safe to share between threads; a decision rests on its arguments alone.
+    Policies that single out one repository or owner are refused too: callers rely on alike
+    repositories being decided alike. Safe to share between threads; a decision rests on its
+    arguments alone.
     """
 
     def __init__(self, policy_dir: Path | None = None) -> None:
@@ -80,10 +91,8 @@ class Decisions:
         result = cedarpy.validate_policies(policies, self._schema)
         if not result.validation_passed:
             raise _unsound(folder, "; ".join(str(each) for each in result.errors))
-        if one := _ONE_REPOSITORY.search(policies):
-            raise _unsound(
-                folder, f"a policy names one repository ({one[0]}…): use a label or team"
-            )
+        if why := _singles_out(policies):
+            raise _unsound(folder, why)
 
     def decide(
         self, principal: Principal, action: str, resource: Resource, *, admitted: bool = False
@@ -131,6 +140,17 @@ class Decisions:
         return Decision(
             allowed=False, policies=policies, reason=reason, policy_version=self.version
         )
+
+
+def _singles_out(policies: str) -> str:
+    """Return what makes policies decide by one repository's or owner's name; '' if nothing does."""
+    text = _COMMENT.sub("", policies)
+    if one := _ONE_REPOSITORY.search(text):
+        return f"a policy names one repository: {one[0]}…"
+    for asked, form in _FORMS.items():
+        if len(re.findall(asked, text)) != len(re.findall(form, text)):
+            return f"a policy asks for {asked} in another form than {form}"
+    return ""
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:
