@@ -63,6 +63,7 @@ class Shelf:
         kind: str = "model",
         parent: str | None = None,
         visible: Callable[[int], bool] = lambda _: True,
+        counts: bool = True,
     ) -> tuple[int, str]:
         """Publish a revision with its provenance; return repository key and commit id."""
         repository = RepositoryId.parse(name, kind)
@@ -85,7 +86,7 @@ class Shelf:
             key = publish(connection, commit, facts, refs=[MAIN]).repository_key
             if labels is not None:
                 put_access(connection, key, teams=["research"], labels=labels)
-            self.provenance.keep(connection, key, oid, examined, visible)
+            self.provenance.keep(connection, key, oid, examined, visible, counts=counts)
         return key, oid
 
 

@@ -254,3 +254,16 @@ def test_a_receipt_is_believed_for_the_files_it_names_only(shelf: Shelf) -> None
         (found,) = lineage.read(connection, key, commit)
     assert (found.source.evidence, found.source.signer) == ("receipt", "lab")
     assert (found.repository, found.commit) == ("org/corpus", data_commit)
+
+
+def test_what_is_only_proposed_labels_nothing(shelf: Shelf) -> None:
+    shelf.publish("org/base", WEIGHTS, SECRET)
+    shelf.publish("org/french", WEIGHTS, DE | {"jurisdiction": "fr"})
+    front = {"README.md": card(base_model=["org/base", "org/french"])}
+    tuned, commit = shelf.publish("org/tuned", front, DE, counts=False)
+    with shelf.metadata.engine.connect() as connection:
+        found = lineage.read(connection, tuned, commit)
+    assert [each.repository for each in found] == ["org/base", "org/french"]
+    assert held(shelf, tuned) == [DE]
+    with pytest.raises(ContradictionError):
+        shelf.publish("org/tuned", front)

@@ -49,6 +49,8 @@ lineage: Final = sa.Table(
     sa.Column("signer", sa.Text, nullable=False),  # of the receipt
     sa.Column("repository_id", sa.ForeignKey(schema.repositories.c.id, ondelete="SET NULL")),
     sa.Column("commit_oid", sa.String(40)),  # what the revision stood for when this was recorded
+    # Whether the repository inherits by it: not by what is only proposed in a pull request.
+    sa.Column("counts", sa.Boolean, nullable=False),
     # What the source was labelled when it was last seen: it may be deleted, its heirs remain.
     sa.Column("labels", schema.Document),
     sa.Index("lineage_by_repository", "repository_id"),
@@ -122,17 +124,20 @@ def sources_of(
     return list(found.values())[:MAX_SOURCES]
 
 
-def record(
+def record(  # noqa: PLR0913 - a commit with all that is asked of its sources
     connection: sa.Connection,
     repository_key: int,
     oid: str,
     sources: Sequence[Source],
     visible: Callable[[int], bool] = lambda _: True,
+    *,
+    counts: bool = True,
 ) -> str:
     """Keep a new commit's sources and have its repository inherit; return why labels contradict.
 
     A source that is not `visible` (by repository key) to whoever commits is recorded as one that is
-    not known here: no answer tells that it exists. Doing it again changes nothing.
+    not known here: no answer tells that it exists. Without `counts` nothing is inherited: a commit
+    that is only proposed binds nobody. Doing it again changes nothing.
     """
     commit_key = connection.execute(
         sa.select(schema.commits.c.id).where(
@@ -142,7 +147,14 @@ def record(
     known = sa.select(sa.func.count()).where(lineage.c.commit_id == commit_key)
     if not connection.execute(known).scalar_one():
         for position, source in enumerate(sources):
-            _insert(connection, commit_key, position, source, visible)
+            values = _resolved(connection, source, visible)
+            connection.execute(
+                lineage.insert().values(
+                    commit_id=commit_key, position=position, counts=counts, **values
+                )
+            )
+    if not counts:
+        return ""
     if sources:
         inherit(connection, repository_key)
     return contradiction(connection, repository_key)
@@ -207,31 +219,24 @@ def read(connection: sa.Connection, repository_key: int, oid: str) -> list[Ances
     ]
 
 
-def _insert(
-    connection: sa.Connection,
-    commit_key: int,
-    position: int,
-    source: Source,
-    visible: Callable[[int], bool],
-) -> None:
+def _resolved(
+    connection: sa.Connection, source: Source, visible: Callable[[int], bool]
+) -> dict[str, Any]:
+    """Return a source's columns: as it was named, and what that is here."""
     found = _resolve(connection, source)
     if found is not None and not visible(found[0]):
         found = None
     key, oid = found or (None, None)
-    connection.execute(
-        lineage.insert().values(
-            commit_id=commit_key,
-            position=position,
-            kind=source.kind,
-            named=source.named,
-            revision=source.revision,
-            evidence=source.evidence,
-            signer=source.signer,
-            repository_id=key,
-            commit_oid=oid,
-            labels=None if key is None else labels_of(connection, [key]).get(key, {}),
-        )
-    )
+    return {
+        "kind": source.kind,
+        "named": source.named,
+        "revision": source.revision,
+        "evidence": source.evidence,
+        "signer": source.signer,
+        "repository_id": key,
+        "commit_oid": oid,
+        "labels": None if key is None else labels_of(connection, [key]).get(key, {}),
+    }
 
 
 def _resolve(connection: sa.Connection, source: Source) -> tuple[int, str | None] | None:
@@ -288,7 +293,7 @@ def _upstream(connection: sa.Connection, repository_key: int) -> Iterator[Mappin
         rows = connection.execute(
             sa.select(lineage.c.repository_id, lineage.c.labels)
             .join(schema.commits, schema.commits.c.id == lineage.c.commit_id)
-            .where(schema.commits.c.repository_id == waiting.pop())
+            .where(schema.commits.c.repository_id == waiting.pop(), lineage.c.counts)
         ).all()
         for row in rows:
             if row.repository_id is None and row.labels is not None:
@@ -312,7 +317,7 @@ def _descendants(connection: sa.Connection, repository_key: int) -> list[int]:
         below = connection.execute(
             sa.select(schema.commits.c.repository_id)
             .join(lineage, lineage.c.commit_id == schema.commits.c.id)
-            .where(lineage.c.repository_id == waiting.pop())
+            .where(lineage.c.repository_id == waiting.pop(), lineage.c.counts)
             .distinct()
         ).scalars()
         fresh = set(below) - seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.admission import AdmissionError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import Commit, Repository
     from holdfast_model_registry.signing_provenance import Provenance
+
+
+_PULL_REQUESTS: Final = "refs/pr/"
 
 
 class ProvenanceAdmission:
@@ -54,7 +57,14 @@ class ProvenanceAdmission:
             )
 
         try:
-            self.provenance.keep(connection, proposal.repository.key, commit_oid, examined, visible)
+            self.provenance.keep(
+                connection,
+                proposal.repository.key,
+                commit_oid,
+                examined,
+                visible,
+                counts=not proposal.ref.startswith(_PULL_REQUESTS),
+            )
         except ContradictionError as error:
             raise AdmissionError(str(error)) from error
 

@@ -104,18 +104,21 @@ class Provenance:
             )
         return ""
 
-    def keep(
+    def keep(  # noqa: PLR0913 - a commit with all that is known of it
         self,
         connection: sa.Connection,
         repository_key: int,
         oid: str,
         examined: Examined,
         visible: Callable[[int], bool] = lambda _: True,
+        *,
+        counts: bool = True,
     ) -> None:
         """Record all of it for a commit that this transaction publishes, once.
 
-        `visible` tells which repositories (by key) the committer may know of. ContradictionError
-        if what it was made from may not be where it is.
+        `visible` tells which repositories (by key) the committer may know of; without `counts` it
+        is only proposed, and labels nothing. ContradictionError if what it was made from may not
+        be where it is.
         """
         row = connection.execute(
             sa.select(schema.commits.c.id, schema.snapshots.c.facts)
@@ -134,7 +137,7 @@ class Provenance:
             receipt.training if receipt is not None and verified else None,
             receipt.signer if receipt is not None else "",
         )
-        if why := lineage.record(connection, repository_key, oid, sources, visible):
+        if why := lineage.record(connection, repository_key, oid, sources, visible, counts=counts):
             raise ContradictionError(why)
         commit_manifest.record(connection, repository_key, oid, self.key)
 
