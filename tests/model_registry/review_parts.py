@@ -18,10 +18,12 @@ from holdfast_trust.ledger import read
 from holdfast_trust.seed import Seed, apply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from httpx import Response
+
+    from holdfast_model_registry.signing_key import Signer
 
 MODEL = "research/made"
 SAFE = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"
@@ -136,12 +138,15 @@ def policy_of(**changes: Any) -> ModelPolicy:
 
 @contextmanager
 def open_registry(
-    folder: Path, database: str = "", policy: ModelPolicy | None = None
+    folder: Path,
+    database: str = "",
+    policy: ModelPolicy | None = None,
+    signers: Sequence[Signer] = (),
 ) -> Iterator[Registry]:
     """Open a registry over a folder, and a database elsewhere if one is given."""
     locations = Locations(folder / "data", database)
     prepare(locations, None, policy)
-    service = open_service(locations, jurisdiction="de", policy=policy)
+    service = open_service(locations, signers=signers, jurisdiction="de", policy=policy)
     apply(service.store, PEOPLE)
     client = TestClient(service.application, raise_server_exceptions=False, follow_redirects=False)
     with client:
