@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -40,25 +39,38 @@ class Exported:
 
 
 def export_git(
-    metadata: MetadataStore, blobs: BlobStorage, repository: Repository, folder: Path
+    metadata: MetadataStore,
+    blobs: BlobStorage,
+    repository: Repository,
+    folder: Path,
+    *,
+    lfs: bool = True,
 ) -> Exported:
     """Write a repository into a new folder as git has it: branches, tags, pull requests, history.
 
     Commits made here keep their ids. One that was imported with an id from elsewhere cannot, for
     git computes ids from content that did not come along: references to it lead to a commit of
     the same files, and history ends where it would go on with it. LFS files lie where `git lfs`
-    looks for them. FileExistsError if the folder is there; FileNotFoundError if a blob is not.
+    looks for them, as copies, or with `lfs=False` nowhere. FileExistsError if the folder is
+    there; FileNotFoundError if a blob is not.
     """
     folder.mkdir(parents=True)
     for name in ("objects/pack", "refs/heads", "refs/tags"):
         (folder / name).mkdir(parents=True)
-    return _Export(metadata, blobs, repository, folder).run()
+    return _Export(metadata, blobs, repository, folder, lfs=lfs).run()
 
 
 class _Export:
     def __init__(
-        self, metadata: MetadataStore, blobs: BlobStorage, repository: Repository, folder: Path
+        self,
+        metadata: MetadataStore,
+        blobs: BlobStorage,
+        repository: Repository,
+        folder: Path,
+        *,
+        lfs: bool,
     ) -> None:
+        self._lfs = lfs
         self._metadata = metadata
         self._blobs = blobs
         self._repository = repository
@@ -139,19 +151,17 @@ class _Export:
         if entry.is_lfs:
             pointer = lfs_pointer(sha256, entry.size)
             self._pack.add("blob", entry.oid, len(pointer), [pointer])
-            self._large(sha256)
+            if self._lfs:
+                self._large(sha256)
         else:
             self._pack.add("blob", entry.oid, entry.size, self._read(sha256))
 
     def _large(self, sha256: str) -> None:
         target = self._folder / "lfs/objects" / sha256[:2] / sha256[2:4] / sha256
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(self._blobs.path(sha256), target)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system, or another user's file
-            shutil.copyfile(self._blobs.path(sha256), target)
+        # No hard link: whoever works on the export must not be able to change a blob.
+        with self._blobs.open(sha256) as source, target.open("xb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK)
         self._exported.lfs_files += 1
 
     def _read(self, sha256: str) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
 from holdfast_model_registry import (
+    git_command,
     opening_command,
     replication_command,
     serving,
@@ -157,6 +158,7 @@ for _command in (
 main.add_command(review_command.model)
 main.add_command(verification_command.key)
 main.add_command(replication_command.replicate)
+main.add_command(git_command.export_command)
 review_command.model.add_command(opening_command.access)
 for _command in verification_command.OF_MODELS:
     review_command.model.add_command(_command)
