@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast_model_registry.signing_key import RegistryKey
 
 PREDICATE: Final = "https://holdfast.invalid/commit-manifest/v1"
+_BATCH: Final = 200  # commits signed in one transaction
 
 commit_manifests: Final = sa.Table(
     "commit_manifests",
@@ -136,9 +137,10 @@ def record_missing(engine: sa.Engine, key: RegistryKey) -> int:
             )
             .order_by(schema.commits.c.id)
         ).all()
-    for row in missing:
+    for first in range(0, len(missing), _BATCH):  # one wait for the disk for many
         with engine.begin() as connection:
-            record(connection, row.repository_id, row.oid, key)
+            for row in missing[first : first + _BATCH]:
+                record(connection, row.repository_id, row.oid, key)
     return len(missing)
 
 
