@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PROJECTS := profiles playbooks trust hub-protocol model-registry gateway installer
+PROJECTS := profiles playbooks trust hub-protocol model-registry gateway console installer
 COLLECTION := playbooks/ansible_collections/holdfast/platform
 READY := $(VENV)/.ready
 # The lab needs root: through sudo where it asks for no password, and not at all where there is none.

@@ -1,0 +1,1 @@
+"""The pages in a browser: one application over the services' HTTP APIs, and no HTML elsewhere."""
