@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.xet.staged import Epoch
     from holdfast_hub_protocol.xet.xorbs import XorbIndex
 
-_BUFFER: Final = 1 << 20
+_BUFFER: Final = 4 << 20
 _INDEXES: Final = 64  # about 100 KB each
 _NOTED_AT_ONCE: Final = 4096
 
