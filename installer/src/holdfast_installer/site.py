@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     IPvAnyAddress,
@@ -222,6 +223,15 @@ class Replica(Part):
     )
 
 
+class Quotas(Part):
+    """How much the registry keeps for each team; a number of bytes or text such as 500GiB."""
+
+    default: ByteSize | None = Field(None, description="For every team and user; null: no limit.")
+    teams: dict[DnsLabel, ByteSize | None] = Field(
+        default_factory=dict, description="For teams and users that differ; null: no limit."
+    )
+
+
 class Canary(Part):
     """Addresses outside the site that egress probes try, and must fail, to reach."""
 
@@ -265,6 +275,7 @@ class Site(Part):
     hosts: tuple[Host, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     teams: tuple[Team, ...] = ()
+    quotas: Quotas = Quotas()
     signers: tuple[Signer, ...] = ()
     replicas: tuple[Replica, ...] = ()
     canary: Canary | None = None
@@ -305,7 +316,7 @@ class Site(Part):
 
 Location = tuple[str | int, ...]
 Disagreement = tuple[Location, str]
-SERVICE_NAMES = ("hub", "api", "id", "mirror")
+SERVICE_NAMES = ("hub", "api", "console", "id", "mirror")
 
 
 def disagreements(site: Site) -> list[Disagreement]:
