@@ -88,6 +88,7 @@ def delete(visit: RepositoryVisit) -> Response:
                     connection.execute(each.delete().where(column == key))
         connection.execute(schema.repositories.delete().where(schema.repositories.c.id == key))
         visit.announce()
+    visit.hub.xorbs.forget(repository)
     return JSONResponse({})
 
 

@@ -229,6 +229,17 @@ def test_a_xorb_that_is_sent_again_is_taken_again(made: World, upload: Upload) -
     assert made.blobs.path(first.digest).read_bytes() == first.content
 
 
+def test_a_deleted_repository_leaves_nothing(made: World, upload: Upload) -> None:
+    upload.xorb(xorb())
+    folder = made.hub.xorbs.root
+    assert list(folder.rglob("*.data"))
+    body = {"organization": "org", "name": "name", "type": "model"}
+    answer = made.client.request("DELETE", "/api/repos/delete", json=body)
+    assert answer.status_code == 200
+    assert not list(folder.rglob("*.data"))
+    assert upload.xorb(xorb()).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [
