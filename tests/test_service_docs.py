@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast_console import cli as console_cli
 from holdfast_gateway import cli as gateway_cli
 from holdfast_gateway.config import Config, Limits, Model, Trust
 from holdfast_model_registry import cli as registry_cli
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 CAPABILITIES = ROOT / "docs/capabilities"
 PAGES = {
     name: (CAPABILITIES / f"{name}.md").read_text()
-    for name in ("gateway", "model_registry", "identity", "ledger")
+    for name in ("console", "gateway", "model_registry", "identity", "ledger")
 }
 # The registry's page is split by subject.
 PAGES["model_registry"] += "".join(
@@ -45,6 +46,7 @@ def text_of(capability: str) -> str:
 @pytest.mark.parametrize(
     ("capability", "program", "group"),
     [
+        ("console", "holdfast-console", console_cli.main),
         ("gateway", "holdfast-gateway", gateway_cli.main),
         ("model_registry", "holdfast-model-registry", registry_cli.main),
     ],

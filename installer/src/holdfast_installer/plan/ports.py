@@ -15,6 +15,7 @@ MIRROR = 8443
 HUB_FRONT = 8081
 REGISTRY = 8101
 GATEWAY = 8102
+CONSOLE = 8103
 POOL_BASE = 8200
 POOL_METRICS_BASE = 8300
 REPLICA_BASE = 8400
@@ -53,6 +54,7 @@ def wanted(host: HostPlan, pools: tuple[Pool, ...]) -> list[Want]:
         Want("tcp", LOOPBACK, HUB_FRONT, ("nginx.",)),
         Want("tcp", LOOPBACK, REGISTRY, ("holdfast-",)),
         Want("tcp", LOOPBACK, GATEWAY, ("holdfast-",)),
+        Want("tcp", LOOPBACK, CONSOLE, ("holdfast-",)),
         Want("tcp", LOOPBACK, PROMETHEUS, ("prometheus.",)),
     ]
     for pool in pools:

@@ -27,7 +27,8 @@ ORDER: tuple[tuple[str, Where, str], ...] = (
     ("vllm", "serving", "pull, verify and serve models, one unit a replica"),
     ("load_balancer", "control", "one smg a pool"),
     ("gateway", "control", "the OpenAI-compatible API"),
-    ("edge", "control", "HAProxy: TLS for hub and API"),
+    ("console", "control", "the pages in a browser"),
+    ("edge", "control", "HAProxy: TLS for hub, API and console"),
     ("metrics", "all", "Prometheus and node exporters"),
 )
 
