@@ -62,6 +62,16 @@ except RepositoryNotFoundError as error:
     print("not found", error.response.status_code)
 """
 
+PAGES = """
+import httpx, os, ssl, sys
+console, token, model = sys.argv[1:]
+trusted = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
+with httpx.Client(base_url=console, verify=trusted, headers={"Origin": console}) as browser:
+    browser.post("/sign-in", data={"token": token})
+    card = browser.get(f"/models/{model}")
+    print(card.status_code, "Holdfast" in card.text, "approved" in card.text)
+"""
+
 
 @pytest.fixture(scope="module")
 def site() -> QuickSite:
@@ -131,6 +141,14 @@ def test_a_snapshot_is_byte_for_byte_what_the_bundle_holds(site: QuickSite) -> N
     taken = json.loads(site.researcher(SNAPSHOT, STARTER).stdout)
     assert taken["files"] == expected
     assert {taken["commit"]} == commits
+
+
+def test_the_console_shows_the_model_to_whom_it_is_open(site: QuickSite) -> None:
+    console = f"https://console.{site.domain}"
+    assert site.researcher(PAGES, console, site.token, STARTER).stdout.split() == [
+        "200", "True", "True",
+    ]  # fmt: skip
+    assert site.researcher(PAGES, console, "hft_wrong", STARTER).stdout.split()[0] == "303"
 
 
 def test_strangers_are_turned_away(site: QuickSite) -> None:
