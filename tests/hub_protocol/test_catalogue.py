@@ -189,6 +189,8 @@ def test_forged_cursors_are_refused_or_harmless(hub: Crowded, sort: str) -> None
     for text in (
         *("", "[]", "null", '"x"', "[1,2,3]", '[null,"a","b","c"]', '["x","org","name"]'),
         *('[1e400,"a","b"]', '[true,"a","b"]', '[-1,"a","b"]', f'[{1 << 64},"a","b"]'),
+        *('["0001-01-01T00:00:00+14:00","a","b"]', '["9999-12-31T23:59:59-14:00","a","b"]'),
+        *('["2026-01-01","a","b"]', '["2026-01-01T00:00:00+00:00","a","b"]'),
         *('["9999-99-99","a","b"]', '[5,"a/b","c"]', '[5,"a","\\u0000"]', "[" * 5000),
     ):
         path = f"/api/models?sort={sort}&cursor={encode_cursor(text)}"

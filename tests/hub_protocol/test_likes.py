@@ -13,6 +13,7 @@ from crowd_parts import Crowded, crowded
 from holdfast_hub_protocol import downloads, popularity, schema
 from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.identifiers import RepositoryId
+from holdfast_hub_protocol.tree import encode_cursor
 
 if TYPE_CHECKING:
     from conftest import World
@@ -79,7 +80,9 @@ def test_what_somebody_likes_is_shown_as_far_as_one_may_see_it(hub: Crowded) -> 
     assert liked("ann") == ["org/name"]
     assert liked("ben") == ["org/plain", "org/name"]
     assert liked("ann", of="nobody") == []
-    assert hub.ask("ann", "GET", "/api/users/ben/likes?cursor=eA==").status_code == 400
+    for text in ("x", "0001-01-01T00:00:00+14:00", "2026-01-01"):
+        path = f"/api/users/ben/likes?cursor={encode_cursor(text)}"
+        assert hub.ask("ann", "GET", path).status_code == 400
     hidden = hub.ask("ann", "POST", "/api/models/org/plain/like")
     assert (hidden.status_code, hidden.headers["x-error-code"]) == (404, "RepoNotFound")
 

@@ -18,6 +18,7 @@ from holdfast_hub_protocol.endpoints import account_endpoint
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId
 from holdfast_hub_protocol.information import describe
 from holdfast_hub_protocol.listings import listings, tag_term, task_term
+from holdfast_hub_protocol.popularity import decode_moment
 from holdfast_hub_protocol.selection import Mark, Question, select
 from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
 
@@ -64,6 +65,7 @@ _APPS: Final = {
     **dict.fromkeys(("llama.cpp", "ollama", "lmstudio", "lm-studio", "jan", "koboldcpp"), "gguf"),
     **dict.fromkeys(("vllm", "sglang", "tgi", "text-generation-inference"), "safetensors"),
 }
+_OF_CARD: Final = ("model-index", "widgetData", "mask_token")
 _COUNT: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMBT]?)", re.IGNORECASE)
 _TIMES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -180,9 +182,6 @@ def _items(
     return [{k: value for k, value in item.items() if k not in left_out} for item in items]
 
 
-_OF_CARD: Final = ("model-index", "widgetData", "mask_token")
-
-
 def _of_facts(
     facts: Mapping[str, Any], *, card: bool, config: bool, wanted: Sequence[str]
 ) -> dict[str, Any]:
@@ -278,7 +277,7 @@ def _value(value: object, sort: str | None) -> datetime | int | None:
     if sort is None:
         return None
     if sort.endswith("_at"):
-        return datetime.fromisoformat(str(value))
+        return decode_moment(str(value))
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise ValueError("not a count")
     return value

@@ -14,7 +14,7 @@ from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.endpoints import account_endpoint, repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError
 from holdfast_hub_protocol.information import timestamp
-from holdfast_hub_protocol.popularity import likes, trending
+from holdfast_hub_protocol.popularity import decode_moment, likes, trending
 from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ def _count(connection: sa.Connection, key: int) -> None:
 
 def _moment(cursor: str) -> datetime:
     try:
-        return _utc(datetime.fromisoformat(decode_cursor(cursor)))
-    except (ValueError, OverflowError):
+        return decode_moment(decode_cursor(cursor))
+    except ValueError:
         raise errors.bad_request("malformed cursor") from None
 
 

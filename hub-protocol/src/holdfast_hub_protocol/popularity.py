@@ -46,6 +46,14 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
+def decode_moment(text: str) -> datetime:
+    """Read a moment out of a cursor; ValueError for one that no database can hold."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not 1970 <= moment.year < 9999:
+        raise ValueError("not a moment of this registry")
+    return moment
+
+
 def downloaded(days: int | None = DAYS) -> sa.ColumnElement[int]:
     """Return the downloads of the last days (None: of all), inside a statement on repositories."""
     query = sa.select(sa.func.coalesce(sa.func.sum(downloads.c.count), 0)).where(
