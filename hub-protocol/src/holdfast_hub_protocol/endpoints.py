@@ -26,6 +26,7 @@ from holdfast_hub_protocol.identifiers import (
     decode,
 )
 from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
+from holdfast_hub_protocol.rendered import RenderedCommits
 from holdfast_hub_protocol.signing import SECRET_BYTES, Signer
 from holdfast_hub_protocol.staging import Staging
 from holdfast_hub_protocol.threads import in_thread
@@ -78,6 +79,11 @@ class Hub:
     def downloads(self) -> DownloadCounter:
         """What was downloaded; whoever serves starts and closes it."""
         return DownloadCounter(self.metadata.engine)
+
+    @functools.cached_property
+    def rendered(self) -> RenderedCommits:
+        """What was lately rendered of commits."""
+        return RenderedCommits()
 
     @functools.cached_property
     def xorbs(self) -> XorbStore:

@@ -6,20 +6,19 @@ import hashlib
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from holdfast_hub_protocol import errors, expansion
 from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.admission import UNSCANNED
 from holdfast_hub_protocol.endpoints import repository_endpoint, repository_route
+from holdfast_hub_protocol.rendered import Rendered
 from holdfast_hub_protocol.tags import tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-
-    from starlette.responses import Response
 
     from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
     from holdfast_hub_protocol.records import Commit, Entry, Repository
@@ -55,20 +54,56 @@ def information(visit: RepositoryVisit) -> Response:
             commit = visit.commit_of("main")
         except errors.HubError:
             commit = None  # a repository of tags only is still a repository
-    files = visit.hub.metadata.files(commit) if commit else []
     document = describe(visit.repository, commit)
-    document["siblings"] = [sibling(entry, blobs=visit.flag("blobs")) for entry in files]
-    document["usedStorage"] = sum({entry.sha256: entry.size for entry in files}.values())
+    headers = {"X-Repo-Commit": commit.oid} if commit else None
+    wanted = expansion.wanted(visit.request.query_params, visit.repository.id.kind)
+    blobs = visit.flag("blobs")
+    if commit is None or wanted or visit.flag("securityStatus"):
+        return JSONResponse(
+            _asked_for(visit, commit, document, wanted, blobs=blobs), headers=headers
+        )
+    siblings = visit.hub.rendered.get(
+        visit.repository,
+        commit,
+        ("siblings", blobs),
+        lambda: _siblings(visit.hub.metadata.files(commit), blobs=blobs),
+    )
+    document["usedStorage"] = siblings.note
+    # The last brace makes room for what was rendered before.
+    body = bytes(JSONResponse(document).body)[:-1] + b',"siblings":' + siblings.json + b"}"
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _siblings(files: Sequence[Entry], *, blobs: bool) -> Rendered:
+    listed = JSONResponse([sibling(entry, blobs=blobs) for entry in files]).body
+    return Rendered(bytes(listed), _stored(files))
+
+
+def _stored(files: Sequence[Entry]) -> int:
+    """Return the bytes that the files take, each content once."""
+    return sum({entry.sha256: entry.size for entry in files}.values())
+
+
+def _asked_for(
+    visit: RepositoryVisit,
+    commit: Commit | None,
+    document: dict[str, Any],
+    wanted: Sequence[str],
+    *,
+    blobs: bool,
+) -> dict[str, Any]:
+    """Return the document with its files, their scans if asked for, or just what is wanted."""
+    files = visit.hub.metadata.files(commit) if commit else []
+    document["siblings"] = [sibling(entry, blobs=blobs) for entry in files]
+    document["usedStorage"] = _stored(files)
     if visit.flag("securityStatus"):
         document["securityRepoStatus"] = _security(visit, commit, files)
-    wanted = expansion.wanted(visit.request.query_params, visit.repository.id.kind)
-    if wanted:
-        document |= expansion.of_card(commit.facts if commit else {})
-        document |= expansion.of_counts(visit.repository)
-        document["mainSize"] = sum(entry.size for entry in files)
-        document = {key: document[key] for key in ("_id", "id", *wanted) if key in document}
-    headers = {"X-Repo-Commit": commit.oid} if commit else None
-    return JSONResponse(document, headers=headers)
+    if not wanted:
+        return document
+    document |= expansion.of_card(commit.facts if commit else {})
+    document |= expansion.of_counts(visit.repository)
+    document["mainSize"] = sum(entry.size for entry in files)
+    return {key: document[key] for key in ("_id", "id", *wanted) if key in document}
 
 
 def _security(

@@ -6,10 +6,10 @@ import base64
 import binascii
 import functools
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import Verb
@@ -17,12 +17,12 @@ from holdfast_hub_protocol.admission import UNSCANNED
 from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError, checked_path
 from holdfast_hub_protocol.information import timestamp
+from holdfast_hub_protocol.rendered import Rendered
 from holdfast_hub_protocol.xet.reading import tree_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starlette.responses import Response
     from starlette.routing import Route
 
     from holdfast_hub_protocol.endpoints import Hub, RepositoryVisit
@@ -53,18 +53,43 @@ def tree(visit: RepositoryVisit) -> Response:
         folder = entry.path
     limit = visit.count("limit", PAGE, PAGE)
     cursor = visit.request.query_params.get("cursor")
+    after = decode_cursor(cursor) if cursor else ""
+    asked = _Page(folder, after, limit, visit.flag("recursive"))
+    if visit.flag("expand"):  # who may see a scan's findings, and what they are, may change
+        page = _page(visit, commit, asked, expand=True)
+    else:
+        page = visit.hub.rendered.get(
+            visit.repository,
+            commit,
+            ("tree", *asked),
+            lambda: _page(visit, commit, asked, expand=False),
+        )
+    headers = {"X-Repo-Commit": commit.oid}
+    if page.note:
+        headers |= visit.next_link(encode_cursor(str(page.note)))
+    return Response(page.json, headers=headers, media_type="application/json")
+
+
+class _Page(NamedTuple):
+    folder: str
+    after: str
+    limit: int
+    recursive: bool
+
+
+def _page(visit: RepositoryVisit, commit: Commit, asked: _Page, *, expand: bool) -> Rendered:
+    """Return a page of entries, and the last one's path if there are more."""
     found = visit.hub.metadata.listing(
         commit,
-        folder,
-        recursive=visit.flag("recursive"),
-        after=decode_cursor(cursor) if cursor else "",
-        limit=limit + 1,
+        asked.folder,
+        recursive=asked.recursive,
+        after=asked.after,
+        limit=asked.limit + 1,
     )
-    headers = {"X-Repo-Commit": commit.oid}
-    if len(found) > limit:
-        found.pop()
-        headers |= visit.next_link(encode_cursor(found[-1].path))
-    return JSONResponse(_items(visit, commit, found, expand=visit.flag("expand")), headers=headers)
+    more = len(found) > asked.limit
+    del found[asked.limit :]
+    body = JSONResponse(_items(visit, commit, found, expand=expand)).body
+    return Rendered(bytes(body), found[-1].path if more else "")
 
 
 def paths_info(visit: RepositoryVisit) -> Response:
