@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from provenance_parts import card, make_shelf
 from registry_parts import ADA, LABELS, SEED, make_model, program, run_registry
 
 from holdfast_model_registry.cli import main
+from holdfast_model_registry.readers import put_access
 from holdfast_trust.ledger import read
 
 if TYPE_CHECKING:
@@ -417,3 +419,27 @@ def test_a_folder_that_was_altered_on_the_way_is_not_taken(
     assert status == (1 if damage == "missing" else 3), said
     done = command("model", "verify", TINY, "--data", pair.target, "--json")
     assert done.returncode == 1  # nothing of it is there
+
+
+def test_data_sets_travel_too_and_bring_their_lineage(pair: Pair, tmp_path: Path) -> None:
+    with make_shelf(f"sqlite:///{pair.folder}/data/registry.db", pair.folder / "data") as shelf:
+        front = {"README.md": card(datasets=["research/upstream"]), "a.parquet": b"rows"}
+        _, commit = shelf.publish("research/corpus", front, LABELS, kind="dataset")
+    name = "datasets/research/corpus"
+    status, said = pair.copy("--repo", name)
+    (copied,) = said["repositories"]
+    assert (status, copied["kind"], copied["commits"]) == (0, "dataset", 1)
+    done = command(
+        "model", "verify", "research/corpus", "--dataset", "--data", pair.target, "--json"
+    )
+    chain = json.loads(done.stdout)
+    assert (done.returncode, chain["commit"]) == (0, commit), chain["links"]
+    assert [each["named"] for each in chain["lineage"]] == ["research/upstream"]
+    carried = tmp_path / "carried"
+    assert export(pair, carried, "--repo", name)[0] == 0
+    assert (carried / "repositories/datasets/research/corpus/state.json").is_file()
+    with make_shelf(f"sqlite:///{pair.folder}/data/registry.db", pair.folder / "data") as shelf:
+        key, _ = shelf.publish("research/corpus", front, kind="dataset")
+        with shelf.metadata.engine.begin() as connection:
+            put_access(connection, key, teams=None, labels={"classification": "secret"})
+    assert pair.copy("--repo", name)[0] == 1  # what others count in this source is as before
