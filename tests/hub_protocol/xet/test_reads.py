@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     # The fixture's class lives in conftest, which cannot be imported by name.
     World = Any
 
+# test_databases.py goes through the same on both databases.
+pytestmark = pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+
 API = "/api/models/org/name"
 CONTENT = random.Random(0).randbytes(1_000_003)
 
