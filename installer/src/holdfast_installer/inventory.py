@@ -51,7 +51,7 @@ def make_inventory(site: Site, plan: Plan, bundle: Path, operator: str = "") -> 
                 "profile": compose(site).parameters(),
                 "bundle": str(bundle.resolve()),
                 "operator": operator,
-                "signers": [{"name": each.name, "key": _key(each.key)} for each in site.signers],
+                "signers": trusted_signers(site),
             },
             "hosts": hosts,
             "children": groups,
@@ -67,8 +67,12 @@ def inventory_text(site: Site, plan: Plan, bundle: Path, operator: str = "") -> 
     return yaml.safe_dump(document, sort_keys=False, width=100)
 
 
+def trusted_signers(site: Site) -> list[dict[str, str]]:
+    """Return the site's signers as the registry reads them: with their keys, not files' names."""
+    return [{"name": signer.name, "key": _key(signer.key)} for signer in site.signers]
+
+
 def _key(path: Path) -> str:
-    """Return the text of a signer's key: the registry is given the key, not its file's name."""
     try:
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:

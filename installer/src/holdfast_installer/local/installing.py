@@ -50,6 +50,7 @@ def import_models(bundle: VerifiedBundle, layout: Layout, installed: Programs, s
             *("--manifest", str(bundle.directory / MANIFEST)),
             *("--blobs", str(bundle.directory / "blobs"), "--model", model.id),
             *("--policy", str(layout.policy), "--importer", operator_name()),
+            *("--config", str(layout.registry_settings)),
             *("--jurisdiction", site.jurisdiction, "--classification", CLASSIFICATION, "--json"),
         ]
         for team in model.teams:

@@ -72,6 +72,11 @@ class Layout:
         return self.root / "policy.yml"
 
     @property
+    def registry_settings(self) -> Path:
+        """What of the registry's settings is no option."""
+        return self.root / "registry.yml"
+
+    @property
     def gateway(self) -> Path:
         """The gateway's configuration."""
         return self.root / "gateway.yml"

@@ -87,7 +87,7 @@ def registry(layout: Layout, programs: Programs, site: Site, ports: dict[str, in
             *("--data", str(layout.registry), "--listen", address),
             *("--trust-database", layout.trust_database, "--ledger", str(layout.ledger)),
             *("--seed", str(layout.seed), "--jurisdiction", site.jurisdiction),
-            *("--policy", str(layout.policy)),
+            *("--policy", str(layout.policy), "--config", str(layout.registry_settings)),
         ),
         environment=base_environment(layout, "registry"),
         probe=f"http://{address}/healthz",

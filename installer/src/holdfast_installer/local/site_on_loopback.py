@@ -16,6 +16,7 @@ from holdfast_installer.bundle.digests import digest_of_bytes
 from holdfast_installer.bundle.durable import only_one, write_atomically
 from holdfast_installer.bundle.verify import verify
 from holdfast_installer.errors import Finding, HoldfastError
+from holdfast_installer.inventory import trusted_signers
 from holdfast_installer.local import installing, ports, services, supervision
 from holdfast_installer.local.layout import Layout, Remembered, recall, remember
 from holdfast_installer.local.limits import LIMITS
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from holdfast_installer.site import Site
 
 QUESTION = "What is Holdfast?"
-_SERVING = "serving"  # team and name of the service that pulls models
+_SERVING = "serving"  # the team of whatever serves
+_PULLER = "this-machine"  # the service that pulls models; a team's name cannot be a service's too
 _READY_SECONDS = {"registry": 60.0, "gateway": 60.0, "balancer": 120.0, "vllm": 900.0}
 
 
@@ -166,7 +168,7 @@ def _ports(site: Site, known: Remembered, layout: Layout) -> dict[str, int]:
 def _tokens(site: Site, known: Remembered) -> dict[str, str]:
     """Return a token for every user and for the service that pulls; those of before are kept."""
     users = dict.fromkeys(user for team in site.teams for user in team.users)
-    return {name: known.tokens.get(name) or mint() for name in (*users, _SERVING)}
+    return {name: known.tokens.get(name) or mint() for name in (*users, _PULLER)}
 
 
 def _digest_of_site(site: Site, known: Remembered) -> str:
@@ -177,6 +179,7 @@ def _digest_of_site(site: Site, known: Remembered) -> str:
             "jurisdiction": site.jurisdiction,
             "ports": known.ports,
             "policy": model_policy(compose(site)),
+            "signers": trusted_signers(site),
         },
         sort_keys=True,
     )
@@ -195,6 +198,8 @@ def _bring(
     _write_seed(site, layout, known)
     policy = yaml.safe_dump(model_policy(compose(site)), sort_keys=False)
     write_atomically(layout.policy, policy.encode(), mode=0o600)
+    settings = yaml.safe_dump({"signers": trusted_signers(site)}, sort_keys=False)
+    write_atomically(layout.registry_settings, settings.encode(), mode=0o600)
     say("importing the models into the registry")
     installing.import_models(bundle, layout, installed, site)
     registry = services.registry(layout, installed, site, known.ports)
@@ -213,7 +218,7 @@ def _bring(
             )
         say(f"pulling {model.id} from the local registry")
         path = pull(
-            layout, installed, files, port=known.ports["registry"], token=known.tokens[_SERVING]
+            layout, installed, files, port=known.ports["registry"], token=known.tokens[_PULLER]
         )
         placed.append(services.Placed(model=model, commit=files[0].version, folder=path))
     supervision.ensure(layout, _everything(site, layout, installed, hardware, placed, known.ports))
@@ -265,9 +270,9 @@ def _write_seed(site: Site, layout: Layout, known: Remembered) -> None:
         ],
         "services": [
             {
-                "name": _SERVING,
+                "name": _PULLER,
                 "teams": [_SERVING],
-                "tokens": [_token("local", known.tokens[_SERVING])],
+                "tokens": [_token("local", known.tokens[_PULLER])],
             }
         ],
     }
