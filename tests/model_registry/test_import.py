@@ -156,28 +156,29 @@ def test_a_bad_bundle_shows_nothing_of_it(
 
 
 @pytest.mark.parametrize(
-    ("options", "status"),
+    ("options", "own", "other"),
     [
-        (("--team", "research", *LABELLED), 200),
-        ((*LABELLED,), 404),
-        (("--team", "research", "--jurisdiction", "de"), 404),
-        (("--team", "elsewhere", *LABELLED), 404),
+        (("--team", "research", *LABELLED), 200, 404),
+        ((*LABELLED,), 200, 404),
+        (("--team", "elsewhere", *LABELLED), 200, 200),
+        (("--team", "elsewhere", "--jurisdiction", "de"), 404, 404),
+        (("--team", "elsewhere", "--classification", "internal"), 404, 404),
     ],
 )
-def test_readers_are_the_teams_given_and_labels_are_needed(
-    tmp_path: Path, bundle: tuple[Path, Path], options: tuple[str, ...], status: int
+def test_readers_are_the_owning_team_and_those_given_and_labels_are_needed(
+    tmp_path: Path, bundle: tuple[Path, Path], options: tuple[str, ...], own: int, other: int
 ) -> None:
     with run_registry(tmp_path / "run") as running:
         assert bring_in(running.data, *bundle, *options)[0] == 0
-        assert running.request(f"/api/models/{MODEL}", ADA)[0] == status
-        if status == 200:
-            assert running.request(f"/api/models/{MODEL}", BOB)[0] == 404
+        assert running.request(f"/api/models/{MODEL}", ADA)[0] == own
+        assert running.request(f"/api/models/{MODEL}", BOB)[0] == other
 
 
 def test_import_says_when_nobody_can_read(tmp_path: Path, bundle: tuple[Path, Path]) -> None:
     manifest, blobs = bundle
     done = command("import", "--data", tmp_path / "data", "--manifest", manifest, "--blobs", blobs)
-    assert "read by nobody" in done.stderr
+    assert "opened to no team" in done.stderr
+    assert "no classification: nobody may read it" in done.stderr
     assert "--jurisdiction" in done.stderr
 
 

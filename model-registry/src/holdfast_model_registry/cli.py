@@ -104,7 +104,7 @@ def import_command(  # noqa: PLR0913, PLR0917 - a command has as many parameters
     """Bring in the models of a bundle; prints {"changed", "repositories"} as JSON.
 
     Each blob is checked before anybody can see it. Doing it again changes nothing. With --team
-    just these teams may read, with --no-team none; a model that was never given a team or both
+    just these teams may read beside the one in its name, with --no-team none; a model without both
     labels is read by nobody.
     """
     if no_team and teams:
@@ -166,10 +166,10 @@ for _command in verification_command.OF_MODELS:
 
 def _tell(imported: Imported) -> None:
     verb = "imported" if imported.changed else "unchanged"
-    readers = ", ".join(imported.teams) or "nobody"
+    readers = ", ".join(imported.teams) or "no team"
     click.echo(
         f"{verb} {imported.id} at {imported.commit}: {imported.files} files, "
-        f"{imported.bytes} bytes, read by {readers}",
+        f"{imported.bytes} bytes, opened to {readers}",
         err=True,
     )
     for label in ("jurisdiction", "classification"):
