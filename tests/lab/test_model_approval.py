@@ -25,15 +25,17 @@ try:
 except openai.APIError as error:
     print("refused", type(error).__name__)
 """
+# The client takes what it is told of a file's head for a cause, and prints the registry's warning.
 PULL = """
 import sys
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import DisabledRepoError
+from huggingface_hub.errors import DisabledRepoError, LocalEntryNotFoundError
 try:
     snapshot_download("holdfast/starter", cache_dir=sys.argv[1])
     print("pulled")
-except DisabledRepoError as error:
-    print("refused", error)
+except (DisabledRepoError, LocalEntryNotFoundError) as error:
+    told = error if isinstance(error, DisabledRepoError) else error.__cause__
+    print("refused" if isinstance(told, DisabledRepoError) else "failed", repr(told))
 """
 
 
@@ -106,8 +108,9 @@ def test_a_model_in_quarantine_is_served_by_no_path(
     node = site.run(HOST, "cat", "/etc/holdfast/vllm/token").stdout.strip()
     for token in (node, None):
         folder = str(tmp_path_factory.mktemp("cache"))
-        said = site.researcher(PULL, folder, token=token).stdout
-        assert said.startswith("refused"), said
+        said = site.researcher(PULL, folder, token=token)
+        assert said.stdout.startswith("refused"), said.stdout
+        assert "is quarantined" in said.stderr
     # Not through the gateway.
     assert site.researcher(ASK).stdout.startswith("refused")
     # And the operator is told.
