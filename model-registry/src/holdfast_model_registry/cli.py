@@ -75,7 +75,7 @@ def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checke
 @click.option("--blobs", type=_PATH, required=True, metavar="DIR", help="Holds sha256/ab/abcd…")
 @click.option("--model", "models", multiple=True, metavar="ORG/NAME", help="Only these; all.")
 @click.option("--team", "teams", multiple=True, metavar="TEAM", help="Who may read; as it was.")
-@click.option("--no-team", is_flag=True, help="Nobody may read, whoever might before.")
+@click.option("--no-team", is_flag=True, help="No team but the one in its name.")
 @click.option("--jurisdiction", metavar="NAME", help="The label; as it was.")
 @click.option("--classification", metavar="NAME", help="The label; as it was.")
 @click.option("--database", default="", metavar="URL", help="As for serve.")
