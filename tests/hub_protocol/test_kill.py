@@ -32,7 +32,10 @@ def test_kill_9_in_mid_commit(world: World, tmp_path: Path) -> None:
         ) as process:
             assert process.stdout is not None
             acknowledged.append(process.stdout.readline().strip())
-            time.sleep(chance.uniform(0, 0.15))
+            started = time.monotonic()
+            acknowledged.append(process.stdout.readline().strip())
+            # Anywhere in the next commit, however fast this machine is now.
+            time.sleep(chance.uniform(0, time.monotonic() - started))
             process.kill()
             # The last line may be cut off; such a commit was not acknowledged.
             acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
@@ -42,7 +45,7 @@ def test_kill_9_in_mid_commit(world: World, tmp_path: Path) -> None:
     assert head is not None
     history = world.metadata.history(repository, head, 100_000)
     oids = [commit.oid for commit in history]
-    assert len(acknowledged) > ROUNDS
+    assert len(acknowledged) >= 2 * ROUNDS
     assert set(acknowledged) <= set(oids)
     # At most the one that each was killed in came through without a word.
     assert len(oids) - 1 - len(acknowledged) <= ROUNDS
