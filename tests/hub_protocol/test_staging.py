@@ -160,7 +160,7 @@ def test_a_quota_counts_a_blob_once_and_refuses_what_is_too_much(desk: Desk) -> 
     staging.reserve(two, {"a" * 64: 400})
     assert staging.usage("org").reserved == 400
     with pytest.raises(
-        QuotaError, match=r"quota of org exceeded.*1 bytes more.*of 1000 bytes"
+        QuotaError, match=r"quota of org exceeded.*1 byte more.*of 1000 bytes"
     ) as no:
         staging.reserve(two, {"b" * 64: 1})
     assert no.value.status == 403
@@ -230,8 +230,9 @@ def test_holdings_of_an_older_database_are_filled_in_once(desk: Desk) -> None:
 
 
 def test_sizes_read_well() -> None:
-    assert [readable(size) for size in (0, 1023, 1536, 5 << 30, 1 << 60)] == [
+    assert [readable(size) for size in (0, 1, 1023, 1536, 5 << 30, 1 << 60)] == [
         "0 bytes",
+        "1 byte",
         "1023 bytes",
         "1.5 KiB",
         "5.0 GiB",

@@ -228,3 +228,26 @@ def test_the_command_prints_json_and_tells_the_ledger(tmp_path: Path) -> None:
     done = command("gc", "--data", tmp_path / "data", "--grace", "soon")
     assert done.returncode == 2
     assert "not a duration" in done.stderr
+
+
+def test_usage_is_shown_with_the_limits_of_the_settings(tmp_path: Path) -> None:
+    shelf = Shelf(Locations(tmp_path / "data"))
+    shelf.commit("research/one", {"w.bin": b"w" * 3000})
+    shelf.commit("Research/two", {"w.bin": b"w" * 3000})
+    shelf.commit("other/three", {"a.txt": b"a"})
+    shelf.storage.close()
+    config = tmp_path / "registry.yml"
+    quotas = {"default": "1GiB", "teams": {"research": "10KiB", "open": None}}
+    config.write_text(json.dumps({"data": str(tmp_path / "data"), "quotas": quotas}))
+    done = command("usage", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "other: 1 byte held, 0 bytes reserved, 1.0 GiB",
+        "Research: 2.9 KiB held, 0 bytes reserved, 10.0 KiB",
+    ]
+    document = json.loads(command("usage", "--config", config, "--json").stdout)
+    assert document[1] == {"namespace": "Research", "held": 3000, "reserved": 0, "limit": 10240}
+    config.write_text('{"quotas": {"default": "much"}}')
+    refused = command("usage", "--config", config, "--data", tmp_path / "data")
+    assert refused.returncode == 1
+    assert "quotas.default" in refused.stderr

@@ -59,4 +59,6 @@ def readable(count: int) -> str:
     while abs(size) >= 1024 and len(units) > 1:
         size /= 1024
         del units[0]
-    return f"{count} bytes" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
+    if units[0] == "bytes":
+        return f"{count} byte{'' if count == 1 else 's'}"
+    return f"{size:.1f} {units[0]}"
