@@ -80,7 +80,7 @@ def test_what_somebody_likes_is_shown_as_far_as_one_may_see_it(hub: Crowded) -> 
     assert liked("ann") == ["org/name"]
     assert liked("ben") == ["org/plain", "org/name"]
     assert liked("ann", of="nobody") == []
-    for text in ("x", "0001-01-01T00:00:00+14:00", "2026-01-01"):
+    for text in ("x", "0001-01-01T00:00:00+14:00"):
         path = f"/api/users/ben/likes?cursor={encode_cursor(text)}"
         assert hub.ask("ann", "GET", path).status_code == 400
     hidden = hub.ask("ann", "POST", "/api/models/org/plain/like")

@@ -49,9 +49,10 @@ def today() -> date:
 def decode_moment(text: str) -> datetime:
     """Read a moment out of a cursor; ValueError for one that no database can hold."""
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None or not 1970 <= moment.year < 9999:
+    if not 1970 <= moment.year < 9999:
         raise ValueError("not a moment of this registry")
-    return moment
+    # SQLite keeps no offset; everything is written in UTC.
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def downloaded(days: int | None = DAYS) -> sa.ColumnElement[int]:
