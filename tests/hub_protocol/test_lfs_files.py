@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from holdfast_hub_protocol import commits, schema
 from holdfast_hub_protocol.access import Verb, Verdict
+from holdfast_hub_protocol.admission import DisabledError
 from holdfast_hub_protocol.holdings import holdings
 from holdfast_hub_protocol.identifiers import RepositoryId
 from holdfast_hub_protocol.operations import AddFile, AddLfsFile
@@ -205,7 +206,12 @@ def test_only_admins_delete(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     assert "deep/secret.bin" in names(world)
 
 
-def test_a_file_is_lent_to_another_repository(world: World) -> None:
+def test_a_file_is_lent_to_another_repository(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quarantined(*_: object) -> None:
+        raise DisabledError("quarantined")
+
     world.client.post("/api/repos/create", json={"name": "other", "organization": "else"})
     files = [{"sha256": digest_of(each), "filename": "x"} for each in (b"secret", b"never")]
     target = {"type": "model", "name": "else/other"}
@@ -215,6 +221,10 @@ def test_a_file_is_lent_to_another_repository(world: World) -> None:
     assert [each["sha256"] for each in done.json()["failed"]] == [digest_of(b"never")]
     stranger = replace(repository(world, "else/other"))
     assert world.hub.staging.usable(Ada(), stranger, digest_of(b"secret"), 6)
+    monkeypatch.setattr(type(world.hub.admission), "check_fetch", quarantined)
+    done = world.client.post(f"{LIST}/duplicate", json={"target": target, "files": files})
+    assert done.status_code == 403
+    monkeypatch.undo()
     absent = {"type": "model", "name": "else/absent"}
     done = world.client.post(f"{LIST}/duplicate", json={"target": absent, "files": files})
     assert done.status_code == 404

@@ -120,6 +120,11 @@ def test_what_a_readable_repository_holds_is_usable_and_what_others_hold_is_not_
     sizes = {file.sha256: file.size for file in (secret, shared)}
     assert desk.staging.usable_of(Caller(), here, sizes) == {shared.sha256}
     assert sorted(desk.policy.asked) == ["Org/closed", "org/open"]
+    table = schema.repositories
+    for reason in ("taken down", ""):
+        with desk.world.metadata.engine.begin() as connection:
+            connection.execute(table.update().values(disabled_reason=reason))
+        assert desk.staging.usable(Caller(), here, shared.sha256, shared.size) == (not reason)
     desk.policy.readable_names |= {"other/secret"}
     assert not desk.staging.usable(Caller(), here, secret.sha256, secret.size)
     assert desk.staging.usable(Caller(teams=("other",)), here, secret.sha256, secret.size)

@@ -131,7 +131,8 @@ class Staging:
 
         That is, it was uploaded to it, or is held by it or by a repository that the caller may
         read, in the same namespace or in one of the caller's own. Others are not even looked at:
-        how long it takes must not tell what they hold.
+        how long it takes must not tell what they hold. Nor is what the caller would not get by
+        downloading it: behind a gate, in quarantine.
         """
         return sha256 in self.usable_of(caller, repository, {sha256: size})
 
@@ -164,7 +165,8 @@ class Staging:
         readable = {  # to be listed is not enough where a gate stands before the files
             other.key
             for other in self.authorizer.readable(caller, others)
-            if not other.gated or may(caller, Verb.READ, other.id, other).allowed
+            if not other.disabled_reason
+            and (not other.gated or may(caller, Verb.READ, other.id, other).allowed)
         }
         if readable:
             readable -= set(self.admission.withheld(caller, others))

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import Verb
-from holdfast_hub_protocol.holdings import held, holdings
+from holdfast_hub_protocol.holdings import holdings
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId, is_sha256
 from holdfast_hub_protocol.information import timestamp
 from holdfast_hub_protocol.lfs.rewriting import forget_files
@@ -72,10 +72,15 @@ def delete_files(visit: RepositoryVisit) -> Response:
 
 
 def duplicate(visit: RepositoryVisit) -> Response:
-    """Let a file of this repository be committed to another, which the caller may write to."""
+    """Let a file of main be committed to another repository, which the caller may write to.
+
+    Only what they would get by downloading it: a revision in quarantine lends nothing.
+    """
     target, digests = _duplication(visit)
-    with visit.hub.metadata.engine.connect() as connection:
-        sizes = held(connection, visit.repository.key, digests)
+    commit = visit.commit_of("main")
+    visit.check_fetch(commit)
+    files = {entry.sha256: entry.size for entry in visit.hub.metadata.files(commit) if entry.is_lfs}
+    sizes = {digest: files[digest] for digest in digests if digest in files}
     visit.hub.staging.reserve(target, sizes)
     present = set(visit.hub.staging.stage_all(target.key, sizes))
     visit.details |= {"into": str(target.id), "files": len(present)}
@@ -83,7 +88,7 @@ def duplicate(visit: RepositoryVisit) -> Response:
         {
             "duplicated": [{"sha256": digest} for digest in digests if digest in present],
             "failed": [
-                {"sha256": digest, "error": "not a file of this repository"}
+                {"sha256": digest, "error": "not a large file of main"}
                 for digest in digests
                 if digest not in present
             ],
