@@ -76,7 +76,7 @@ def scenarios(*subjects: str) -> list[str]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Registry]]:
     """The registry with nothing else: SQLite, one process that also sends the bytes."""
     folder = tmp_path_factory.mktemp("alone")
-    with run_registry(folder, "--jurisdiction", "de", seed=_seed(folder)) as registry:
+    with run_registry(folder, seed=_seed(folder)) as registry:
         _quarantine(registry)
         yield registry.url, registry
 

@@ -24,6 +24,7 @@ from holdfast_model_registry.importing import import_revision
 from holdfast_model_registry.manifest import read_revisions
 from holdfast_model_registry.review import command as review_command
 from holdfast_model_registry.review.states import LOCAL, Actor
+from holdfast_model_registry.seed import read_seed
 from holdfast_model_registry.service import prepare
 from holdfast_model_registry.settings import read_settings
 from holdfast_model_registry.signing_key import trusted_keys
@@ -61,6 +62,11 @@ def serve(config: Path | None, **options: Any) -> None:  # noqa: ANN401 - checke
     """Serve until SIGTERM. Needs --data, here or in the configuration file."""
     try:
         settings = read_settings(config, options)
+        if settings.seed and not settings.jurisdiction:
+            # Run alone it takes uploads, without a further option.
+            settings = settings.model_copy(
+                update={"jurisdiction": read_seed(settings.seed).jurisdiction}
+            )
         policy = read_policy(settings.policy)
         for imported in prepare(settings.locations, settings.seed, policy, settings.signers):
             click.echo(f"{imported.id} at {imported.commit}", err=True)

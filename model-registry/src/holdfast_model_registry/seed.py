@@ -1,5 +1,6 @@
 """The seed file of a registry that runs alone: people and tokens, and folders to serve as models.
 
+jurisdiction: de
 models:
   - {id: org/name, path: ./folder, teams: [research],
      labels: {jurisdiction: de, classification: internal}}
@@ -49,8 +50,9 @@ class SeedModel(BaseModel):
 
 
 class RegistrySeed(Seed):
-    """A seed file with models."""
+    """A seed file with models, and the label of what clients make where `serve` is not told one."""
 
+    jurisdiction: Annotated[str, Field(min_length=1)] = "local"
     models: tuple[SeedModel, ...] = ()
 
 
