@@ -73,8 +73,6 @@ def host(tmp_path: Path) -> Host:
     script = load()
     script.NOTES = tmp_path / "run"
     script.NOTES.mkdir()
-    script.BOOT_ID = tmp_path / "boot_id"
-    script.BOOT_ID.write_text("first-boot\n")
     (tmp_path / "registry-data").mkdir()
     key = open_registry_key(tmp_path / "registry-data")
     (tmp_path / "registry.pub").write_text(key_pem(key.trusted.key))
@@ -153,7 +151,7 @@ def test_a_start_after_a_crash_reads_nothing_again(
 
 def test_every_byte_is_read_again_after_a_boot(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.check() == []
-    host.script.BOOT_ID.write_text("second-boot\n")
+    host.model.note.unlink()  # as /run is empty after a boot
     assert host.holds()[0].startswith("not checked since this host started")
     read: list[Path] = []
 

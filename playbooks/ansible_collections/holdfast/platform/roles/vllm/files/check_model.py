@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHUNK = 1 << 20
-NOTES = Path("/run/holdfast-model")
+NOTES = Path("/run/holdfast-model")  # gone with every boot
 PULL = Path(__file__).with_name("pull_model.py")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PREDICATE = "https://holdfast.invalid/commit-manifest/v1"
 SOME = 5
@@ -143,7 +142,7 @@ def noted(model: Model) -> dict[str, Any]:
         note: dict[str, Any] = json.loads(model.note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if note.get("boot") == boot() else {}
+    return note
 
 
 def holds(model: Model) -> list[str]:
@@ -184,7 +183,6 @@ def check(model: Model) -> list[str]:
         "model": model.name,
         "commit": model.commit,
         "path": str(model.path),
-        "boot": boot(),
         "checked": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - began, 1),
         "problems": problems,
@@ -229,11 +227,6 @@ def alone(model: Model) -> Iterator[None]:
     with model.note.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def boot() -> str:
-    """Return what names this start of the host."""
-    return BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def helper() -> str:
