@@ -103,7 +103,9 @@ def test_from_nothing_to_a_copy_elsewhere(ada: Person, tmp_path: Path) -> None:
     stranger = bob.types("download", name)
     assert stranger.returncode != 0
     assert "Repository Not Found" in stranger.stdout + stranger.stderr
-    ada.does(group, "delete", name, *([] if ada.client == "hub-0.36" else ["--yes"]))
+    if ada.client == "hub-0.36":  # it cannot delete
+        return
+    ada.does(group, "delete", name, "--yes")
     # `hf` itself would find it in its cache still.
     assert ada.registry.request(f"/api/models/{name}")[0] == 404
 
