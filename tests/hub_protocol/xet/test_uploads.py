@@ -14,7 +14,7 @@ from xet_parts import File, Xorb, shard
 from holdfast_hub_protocol.access import Verb, Verdict
 from holdfast_hub_protocol.quotas import Quotas
 from holdfast_hub_protocol.staging import Staging
-from holdfast_hub_protocol.xet import progress, tokens, writing
+from holdfast_hub_protocol.xet import progress, shard_upload, tokens, writing
 
 if TYPE_CHECKING:
     import httpx
@@ -134,13 +134,13 @@ def test_the_second_version_tells_how_far_it_is(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_SECONDS", 0.01)
-    real = writing.Builder.build
+    real = shard_upload.Builder.build
 
     def slowly(self: Any, file: Any) -> Any:
         time.sleep(0.2)
         return real(self, file)
 
-    monkeypatch.setattr(writing.Builder, "build", slowly)
+    monkeypatch.setattr(shard_upload.Builder, "build", slowly)
     one = xorb()
     upload.xorb(one)
     file = File([(one, 0, 6)])
@@ -155,7 +155,7 @@ def test_the_unexpected_is_told_without_its_details(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on /secret/place")
 
-    monkeypatch.setattr(writing.Builder, "build", fail)
+    monkeypatch.setattr(shard_upload.Builder, "build", fail)
     one = xorb()
     upload.xorb(one)
     [end] = upload.lines(shard([File([(one, 0, 6)])]))
@@ -176,7 +176,7 @@ def test_a_file_that_is_known_is_not_built_again(
     def built(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(writing.Builder, "build", built)
+    monkeypatch.setattr(shard_upload.Builder, "build", built)
     assert upload.post("/v1/shards", shard([file])).status_code == 200
     epoch = made.hub.xorbs.current(repository(made))
     assert epoch.open_data(one.hash) is None

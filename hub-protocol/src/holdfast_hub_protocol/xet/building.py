@@ -18,7 +18,7 @@ from holdfast_hub_protocol.xet.hashing import chunk_hash, range_hash, to_hex
 from holdfast_hub_protocol.xet.xorbs import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from holdfast_hub_protocol.blob_storage import BlobStorage, Incoming
     from holdfast_hub_protocol.blobs import Content
@@ -26,13 +26,29 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.xet.staged import Epoch
     from holdfast_hub_protocol.xet.xorbs import XorbIndex
 
-_BUFFER: Final = 4 << 20
-_INDEXES: Final = 64  # about 100 KB each
+_BUFFER: Final = 2 << 20
+_INDEXES: Final = 16  # about 100 KB each
 _NOTED_AT_ONCE: Final = 4096
 
 
+def note(epoch: Epoch, files: Iterable[tuple[ShardFile, str]]) -> None:
+    """Have later uploads find chunks in the blobs of files, and drop xorbs that are all there."""
+    runs: dict[bytes, list[Segment]] = defaultdict(list)
+    number = 0
+    for file, sha256 in files:
+        offset = 0
+        for term, _ in file.terms():
+            runs[term.xorb].append(Segment(term.start, term.end, sha256, offset))
+            offset += term.length
+            number += 1
+            if number % _NOTED_AT_ONCE == 0:
+                epoch.note(runs)
+                runs.clear()
+    epoch.note(runs)
+
+
 class Builder:
-    """Builds the files of one shard; not for several threads."""
+    """Builds files of a shard, one at a time."""
 
     def __init__(self, epoch: Epoch, blobs: BlobStorage, progress: Callable[[int], None]) -> None:
         self._epoch = epoch
@@ -61,7 +77,6 @@ class Builder:
                 content = incoming.keep(file.sha256)
             except DigestMismatchError as error:
                 raise WrongContentError(f"a file is not what the shard says: {error}") from error
-        self._note(file, content.sha256)
         return content
 
     def find(self, file: ShardFile, sha256: str) -> bool:
@@ -71,10 +86,9 @@ class Builder:
                 for content, expected in self._chunks(file, descriptor):
                     if chunk_hash(content) != expected:
                         return False
-                    self._progress(len(content))
         except MissingXorbError:
             return False
-        self._note(file, sha256)
+        self._progress(file.size)
         return True
 
     def _chunks(self, file: ShardFile, descriptor: int) -> Iterator[tuple[memoryview, bytes]]:
@@ -88,18 +102,6 @@ class Builder:
                     raise MissingXorbError("the blob is shorter than the file")
                 yield buffer, index.range_hashes(chunk, chunk + 1)
                 offset += len(buffer)
-
-    def _note(self, file: ShardFile, sha256: str) -> None:
-        """Have later uploads find the chunks in the blob."""
-        offset = 0
-        runs: dict[bytes, list[Segment]] = defaultdict(list)
-        for number, (term, _) in enumerate(file.terms(), start=1):
-            runs[term.xorb].append(Segment(term.start, term.end, sha256, offset))
-            offset += term.length
-            if number % _NOTED_AT_ONCE == 0:
-                self._epoch.note(runs)
-                runs.clear()
-        self._epoch.note(runs)
 
     def _copy(self, term: Term, incoming: Incoming) -> None:
         with ExitStack() as opened:
