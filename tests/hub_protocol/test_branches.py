@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -71,13 +72,11 @@ def test_branches_come_and_go(hub: World) -> None:
         ),
     ],
 )
-def test_names_that_git_cannot_hold(hub: World, name: str) -> None:
-    from urllib.parse import quote
-
-    branch = hub.client.post(f"{API}/branch/{quote(name, safe='')}", json={})
+def test_names_that_git_cannot_hold(shared_hub: World, name: str) -> None:
+    branch = shared_hub.client.post(f"{API}/branch/{quote(name, safe='')}", json={})
     assert branch.status_code == 400, branch.text
     assert "Invalid reference for a branch" in branch.text
-    tag = hub.client.post(f"{API}/tag/main", json={"tag": name})
+    tag = shared_hub.client.post(f"{API}/tag/main", json={"tag": name})
     assert tag.status_code == 400
 
 
@@ -116,4 +115,16 @@ def test_a_squashed_branch_has_one_commit_and_all_files(hub: World) -> None:
     assert hub.client.get("/o/n/resolve/main/x").content == b"2"
     assert len(hub.client.get(f"{API}/commits/kept").json()) == 2
     missing = hub.client.post(f"{API}/super-squash/nowhere", json={})
+    assert said(missing) == (404, "RevisionNotFound")
+
+
+def test_a_pull_request_is_squashed_by_its_whole_name_and_merged(hub: World) -> None:
+    pulls = f"{API}/discussions"
+    made = hub.client.post(pulls, json={"title": "One", "pullRequest": True}).json()
+    ref = f"refs%2Fpr%2F{made['num']}"
+    assert len(hub.client.get(f"{API}/commits/{ref}").json()) == 2
+    assert hub.client.post(f"{API}/super-squash/{ref}", json={}).status_code == 200
+    assert len(hub.client.get(f"{API}/commits/{ref}").json()) == 1
+    assert len(hub.client.get(f"{API}/commits/main").json()) == 2
+    missing = hub.client.post(f"{API}/super-squash/refs%2Fpr%2F9", json={})
     assert said(missing) == (404, "RevisionNotFound")

@@ -11,6 +11,7 @@ from holdfast_hub_protocol import errors, writing
 from holdfast_hub_protocol.access import Verb
 from holdfast_hub_protocol.commits import squash_branch
 from holdfast_hub_protocol.committing import MAX_TITLE, is_text
+from holdfast_hub_protocol.discussions import pulls
 from holdfast_hub_protocol.endpoints import repository_route
 from holdfast_hub_protocol.identifiers import BadIdentifierError, checked_ref_name
 
@@ -71,7 +72,10 @@ def delete_tag(visit: RepositoryVisit) -> Response:
 
 
 def super_squash(visit: RepositoryVisit) -> Response:
-    """Replace a branch's history by one commit without a parent that holds the same files."""
+    """Replace a branch's history by one commit without a parent that holds the same files.
+
+    A pull request's too, by its whole name: refs/pr/N.
+    """
     branch = visit.parameter("branch")
     message = _body(visit).get("message") or f"Super-squash branch '{branch}'"
     if not is_text(message, MAX_TITLE):
@@ -86,7 +90,7 @@ def super_squash(visit: RepositoryVisit) -> Response:
         visit.hub,
         visit.caller,
         visit.repository,
-        branch,
+        f"refs/heads/{branch}" if pulls.number(branch) is None else branch,
         title=title,
         message=rest.strip(),
         announce=announce,

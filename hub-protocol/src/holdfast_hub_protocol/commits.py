@@ -105,18 +105,17 @@ def squash_branch(  # noqa: PLR0913 - as make_commit
     hub: Hub,
     caller: Caller,
     repository: Repository,
-    branch: str,
+    ref: str,
     *,
     title: str,
     message: str,
     announce: Callable[[Commit], None],
 ) -> Commit:
-    """Point a branch at a new commit without a parent, of the same files; return it."""
-    ref = f"refs/heads/{branch}"
+    """Point a branch or pull request at a new commit without a parent, of the same files."""
     with writing.transaction(hub, repository) as connection:
         head = hub.metadata.within(connection).head(repository, ref)
         if head is None:
-            raise errors.revision_not_found(branch)
+            raise errors.revision_not_found(ref.removeprefix("refs/heads/"))
         date = _now()
         content = _content(head.tree_oid, caller, date, title, message, parent=None)
         oid = object_id("commit", content)

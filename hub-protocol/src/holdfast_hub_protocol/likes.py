@@ -11,9 +11,13 @@ from starlette.routing import Route
 
 from holdfast_hub_protocol import errors, schema
 from holdfast_hub_protocol.access import Verb
-from holdfast_hub_protocol.endpoints import account_endpoint, repository_route
+from holdfast_hub_protocol.endpoints import (
+    account_endpoint,
+    repository_endpoint,
+    repository_route,
+)
 from holdfast_hub_protocol.identifiers import BadIdentifierError
-from holdfast_hub_protocol.information import timestamp
+from holdfast_hub_protocol.information import no_such, timestamp
 from holdfast_hub_protocol.popularity import decode_moment, likes, trending
 from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
 
@@ -34,7 +38,10 @@ def routes(hub: Hub) -> list[Route]:
 
 def repository_routes(hub: Hub, kind: str) -> list[Route]:
     """Return the routes of a repository's likes."""
+    absent = repository_endpoint(hub, kind, "like", no_such, verb=Verb.DISCOVER)
     return [
+        # Without a namespace it is well formed elsewhere, and here another route's shape.
+        Route(f"/api/{kind}s/{{name}}/like", absent, methods=["POST", "DELETE"]),
         repository_route(hub, kind, "/like", "like", like, method="POST", verb=Verb.DISCOVER),
         repository_route(hub, kind, "/like", "like", unlike, method="DELETE", verb=Verb.DISCOVER),
         repository_route(hub, kind, "/likers", "likers", likers, verb=Verb.DISCOVER),
