@@ -65,8 +65,8 @@ def test_names_differ_by_more_than_case(world: World) -> None:
         {"name": "x", "organization": "API"},
     ],
 )
-def test_what_cannot_be_made_is_a_bad_request(world: World, body: dict[str, Any]) -> None:
-    answer = world.client.post("/api/repos/create", json=body)
+def test_what_cannot_be_made_is_a_bad_request(shared_hub: World, body: dict[str, Any]) -> None:
+    answer = shared_hub.client.post("/api/repos/create", json=body)
     assert answer.status_code == 400, answer.text
 
 
