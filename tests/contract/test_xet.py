@@ -225,7 +225,7 @@ def test_who_may_only_read_is_refused_at_once(
 def test_an_upload_goes_on_where_it_was_interrupted(
     registry: Registry, client: Client, repository: str, tmp_path: Path
 ) -> None:
-    content = b"".join(random.Random(seed).randbytes(LARGE) for seed in range(10, 14))
+    content = b"".join(random.Random(seed).randbytes(LARGE) for seed in range(10, 13))
     folder = write(tmp_path / "files", w=content)
     # The library notes every 20 seconds what it has sent; here after each xorb.
     often = {"HF_XET_DATA_SESSION_XORB_METADATA_FLUSH_MAX_COUNT": "1"}
@@ -243,7 +243,7 @@ def test_an_upload_goes_on_where_it_was_interrupted(
 
 
 def test_a_server_killed_during_an_upload(tmp_path: Path, client: Client) -> None:
-    content = random.Random(5).randbytes(3 * LARGE)
+    content = random.Random(5).randbytes(2 * LARGE)
     folder = write(tmp_path / "files", w=content)
     run = tmp_path / "registry"
     run.mkdir()
@@ -285,9 +285,9 @@ def _kill(running: Registry) -> None:
 
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, str]]:
-    """A registry for which 1 MB is very large, and a file of more than two xorbs there."""
+    """A registry for which 1 MB is very large, and a file of more than one xorb there."""
     folder = tmp_path_factory.mktemp("reading")
-    content = random.Random(6).randbytes(2 * LARGE)
+    content = random.Random(6).randbytes(LARGE)
     files = write(folder / "files", w=content, small=b"x" * 1000)
     with run_registry(folder, *_options(folder, xet_reads_over="1MB"), seed=SEED) as running:
         api = HfApi(endpoint=running.url, token=ADA)
