@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -10,7 +14,7 @@ import pytest
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from registry_parts import ADA, SEED, Registry, run_registry
+from registry_parts import ADA, SEED, Registry, free_port, run_registry, wait_until_healthy
 from upload_parts import Uploader, weights
 
 from holdfast_hub_protocol.quotas import NO_QUOTAS
@@ -22,7 +26,6 @@ from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from holdfast_model_registry.check import Finding
     from holdfast_model_registry.storage import Storage
@@ -158,3 +161,31 @@ def test_uploads_that_nobody_commits_are_not_seen(registry: Registry, api: HfApi
     with stranger:
         href = uploader.told["batch"]["actions"]["upload"]["href"]
         assert stranger.get(href).status_code in {401, 404, 405}
+
+
+def test_the_stock_client_uploads_in_parts(tmp_path: Path) -> None:
+    """With parts of 300 kB, as real ones of 256 MiB take too long to send."""
+    script = Path(__file__).parents[1] / "model_registry" / "dying_registry.py"  # never armed
+    port = free_port()
+    teams = {"research": "admin"}
+    seed = {**SEED, "users": [{**SEED["users"][0], "teams": teams}]}
+    (tmp_path / "seed.yml").write_text(yaml.safe_dump(seed))
+    options = ["--data", tmp_path / "data", "--seed", tmp_path / "seed.yml"]
+    options += ["--listen", f"127.0.0.1:{port}", "--jurisdiction", "de"]
+    environment = {**os.environ, "DYING_ARMED": str(tmp_path / "armed"), "DYING_PARTS": "1"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, script, "serve", *options], env=environment, stdout=log, stderr=log
+        )
+    registry = Registry(f"http://127.0.0.1:{port}", tmp_path / "data", process)
+    try:
+        wait_until_healthy(registry, tmp_path / "log")
+        api = HfApi(endpoint=registry.url, token=ADA)
+        name = api.create_repo("research/parts").repo_id
+        upload(api, name, "w.safetensors", weights(30))
+        asked = [event for event in registry.ledger() if event.get("operation") == "lfs-upload"]
+        assert [event["method"] for event in asked] == ["PUT", "PUT", "PUT", "POST"]
+        _, _, content = registry.request(f"/{name}/resolve/main/w.safetensors", ADA)
+        assert content == weights(30)
+    finally:
+        registry.stop()
