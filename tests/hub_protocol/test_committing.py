@@ -282,4 +282,10 @@ def test_cards_are_read_before_they_are_sent(
         "/api/validate-yaml", json={"content": card}, headers={"Accept": "text/plain"}
     )
     assert plain.text.count("- Error: ") == wrong
-    assert full.client.post("/api/validate-yaml", json={"content": 1}).status_code == 400
+
+
+def test_anybody_may_ask_about_a_card_but_not_at_any_length(full: World) -> None:
+    ask = full.anonymous().post
+    assert ask("/api/validate-yaml", json={"content": 1}).status_code == 400
+    assert ask("/api/validate-yaml", content=b"[" * 100_000).status_code == 400
+    assert ask("/api/validate-yaml", json={"content": "x" * (1 << 20)}).status_code == 413

@@ -25,9 +25,13 @@ class Body:
         self._request = request
         self._ended = False
         self._received = 0
+        self._taken_in = b""
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what comes in; HubError if it ends before its end."""
+        if taken_in := self._taken_in:
+            self._taken_in = b""
+            yield taken_in
         while not self._ended:
             yield from filter(None, anyio.from_thread.run(self._next_pieces))
 
@@ -39,6 +43,15 @@ class Body:
             if len(content) > most:
                 raise errors.HubError(413, "Request body too large")
         return bytes(content)
+
+    async def take_in(self, most: int) -> None:
+        """Read all of it before a thread is needed for it; HubError 413 for more than `most`."""
+        content = bytearray()
+        while not self._ended:
+            content += b"".join(await self._next_pieces())
+            if len(content) > most:
+                raise errors.HubError(413, "Request body too large")
+        self._taken_in = bytes(content)
 
     async def discard(self, most: int = MAX_WHOLE_BODY) -> None:
         """Take in and forget the rest: clients read an answer only once they have sent all."""

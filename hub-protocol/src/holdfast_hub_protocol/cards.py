@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.bodies import Body
     from holdfast_hub_protocol.endpoints import Hub
 
-MAX_BLOCK: Final = 256 << 10  # characters of YAML that are checked for anybody who asks
+MAX_BLOCK: Final = 128 << 10  # characters of YAML that are checked for anybody who asks
 _TEXTS: Final = ("license", "license_name", "license_link", "pipeline_tag", "library_name")
 _TEXTS_OR_LISTS: Final = ("language", "tags", "datasets", "metrics", "base_model")
 _LISTS: Final = ("model-index", "widget")

@@ -29,7 +29,7 @@ from holdfast_hub_protocol.quotas import NO_QUOTAS, Quotas
 from holdfast_hub_protocol.rendered import RenderedCommits
 from holdfast_hub_protocol.signing import SECRET_BYTES, Signer
 from holdfast_hub_protocol.staging import Staging
-from holdfast_hub_protocol.threads import in_thread
+from holdfast_hub_protocol.threads import in_thread, in_thread_for_anybody
 from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_hub_protocol.xet.staged import XorbStore
 
@@ -255,7 +255,7 @@ def open_endpoint(
     handler: Callable[[Request, Body], Response],
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint for anybody: for what tells nothing that the asker did not bring."""
-    return functools.partial(in_thread, handler)
+    return functools.partial(in_thread_for_anybody, handler)
 
 
 def account_endpoint(

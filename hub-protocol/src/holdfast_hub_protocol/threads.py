@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 # Those who send bodies wait for one another, never those who read.
 SENDERS: Final = 64
-_LIMITER: Final = RunVar[anyio.CapacityLimiter]("senders")  # one for each event loop
+ANYBODIES: Final = 4  # at once, of those who need no token
+MOST_OF_ANYBODY: Final = 1 << 20  # bytes
+# One for each event loop.
+_FOR_SENDERS: Final = RunVar[anyio.CapacityLimiter]("senders")
+_FOR_ANYBODY: Final = RunVar[anyio.CapacityLimiter]("anybodies")
 
 
 async def in_thread(answer: Callable[[Request, Body], Response], request: Request) -> Response:
     """Return what a handler answers; it reads the body as far as it wants to."""
     body = Body(request)
-    limiter = None if request.method in {"GET", "HEAD"} else _senders()
+    limiter = None if request.method in {"GET", "HEAD"} else _limiter(_FOR_SENDERS, SENDERS)
     try:
         return await anyio.to_thread.run_sync(answer, request, body, limiter=limiter)
     except errors.HubError:
@@ -33,10 +37,28 @@ async def in_thread(answer: Callable[[Request, Body], Response], request: Reques
         raise
 
 
-def _senders() -> anyio.CapacityLimiter:
+async def in_thread_for_anybody(
+    answer: Callable[[Request, Body], Response], request: Request
+) -> Response:
+    """Return what a handler answers that asks for no token, at nobody else's expense.
+
+    The body is taken in first: whoever sends slowly keeps no thread.
+    """
+    body = Body(request)
     try:
-        return _LIMITER.get()
+        await body.take_in(MOST_OF_ANYBODY)
+    except errors.HubError:
+        await body.discard()
+        raise
+    return await anyio.to_thread.run_sync(
+        answer, request, body, limiter=_limiter(_FOR_ANYBODY, ANYBODIES)
+    )
+
+
+def _limiter(kept: RunVar[anyio.CapacityLimiter], most: int) -> anyio.CapacityLimiter:
+    try:
+        return kept.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(SENDERS)
-        _LIMITER.set(limiter)
+        limiter = anyio.CapacityLimiter(most)
+        kept.set(limiter)
         return limiter
