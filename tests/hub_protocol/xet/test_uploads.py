@@ -153,7 +153,7 @@ def test_the_unexpected_is_told_without_its_details(
     upload: Upload, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on /secret/place")
+        raise OSError(5, "Input/output error at /secret/place")
 
     monkeypatch.setattr(shard_upload.Builder, "build", fail)
     one = xorb()
@@ -163,6 +163,25 @@ def test_the_unexpected_is_told_without_its_details(
     assert end["retryable"]
     assert "secret" not in json.dumps(end)
     assert "/secret/place" in caplog.text
+
+
+def test_a_full_disk_is_told_at_once(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    one = xorb()
+    with monkeypatch.context() as patch:
+        patch.setattr("holdfast_hub_protocol.xet.staged.os.writev", fail)
+        answer = upload.xorb(one)
+    # Any 5xx makes these clients wait for minutes before they try again.
+    assert answer.status_code == 403
+    assert "disk is full" in answer.headers["X-Error-Message"]
+    upload.xorb(one)
+    monkeypatch.setattr(shard_upload.Builder, "build", fail)
+    [end] = upload.lines(shard([File([(one, 0, 6)])]))
+    assert "disk is full" in end["message"]
+    assert not end["retryable"]
+    assert upload.post("/v1/shards", shard([File([(one, 0, 6)])])).status_code == 403
 
 
 def test_a_file_that_is_known_is_not_built_again(

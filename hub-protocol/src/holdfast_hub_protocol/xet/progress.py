@@ -11,7 +11,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 from starlette.responses import Response
 
-from holdfast_hub_protocol.errors import HubError
+from holdfast_hub_protocol.errors import HubError, disk_full, is_disk_full
 from holdfast_hub_protocol.xet.errors import XetError
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def _outcome(work: Callable[[], None]) -> dict[str, Any]:
         work()
     except StoppedError:
         return _failure("given up")
-    except XetError as error:
+    except (XetError, HubError) as error:
         return _failure(str(error))
-    except HubError as error:
-        return _failure(error.message)
-    except Exception:  # noqa: BLE001 - it is answered and logged
+    except Exception as error:  # noqa: BLE001 - it is answered, and logged
+        if isinstance(error, OSError) and is_disk_full(error):
+            return _failure(disk_full().message)
         # The answer has begun: nobody further out can turn this into a status.
         _LOG.exception("a shard could not be taken in")
         return {**_failure("Internal error; the registry's log has more"), "retryable": True}

@@ -51,10 +51,8 @@ def upload_xorb(visit: RepositoryVisit) -> Response:
 def upload_shard(visit: RepositoryVisit) -> Response:
     """Make files of what a shard lists, and answer when they are there."""
     upload = _upload(visit)
-    try:
+    with _answered():
         upload.run()
-    except XetError as error:
-        raise errors.bad_request(str(error)) from error
     return JSONResponse({"result": 1})
 
 
@@ -68,10 +66,8 @@ def _upload(visit: RepositoryVisit) -> ShardUpload:
     """Take in a shard and check its form; the files are built by `run`."""
     claims_of(visit)
     epoch = _epoch(visit)
-    try:
+    with _answered():
         upload = ShardUpload(visit, epoch, _receive_shard(visit))
-    except XetError as error:
-        raise errors.bad_request(str(error)) from error
     visit.details["files"] = upload.files
     visit.details["size"] = upload.total
     return upload
@@ -106,22 +102,35 @@ def _hash(visit: RepositoryVisit) -> bytes:
 
 @contextmanager
 def _to_its_end(visit: RepositoryVisit) -> Iterator[None]:
-    """Answer 400 to what is malformed, once all of it has come.
+    """Do as `_answered`, once all of the body has come.
 
     Clients send a xorb whole before they read an answer, and try again for minutes if they
     cannot.
     """
     try:
-        yield
-    except (XetError, errors.HubError) as error:
+        with _answered():
+            yield
+    except errors.HubError:
         left = MAX_STORED
         for piece in visit.stream:
             left -= len(piece)
             if left < 0:
                 break
-        if isinstance(error, XetError):
-            raise errors.bad_request(str(error)) from error
         raise
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Answer 400 to what is malformed, and 403 if the disk is full."""
+    try:
+        yield
+    except XetError as error:
+        raise errors.bad_request(str(error)) from error
+    except OSError as error:
+        if not errors.is_disk_full(error):
+            raise
+        # 507 says it better, but then these clients try again, and wait for minutes each time.
+        raise errors.forbidden(errors.disk_full().message) from error
 
 
 def _announced(visit: RepositoryVisit) -> int:
