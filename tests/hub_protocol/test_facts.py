@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
@@ -92,3 +93,23 @@ def test_no_content_breaks_it(tmp_path: Path, content: bytes) -> None:
     card = b"---\n" + content + b"\n---\n"
     found = facts(tmp_path, README__md=card, config__json=content, m__safetensors=content)
     json.dumps(found, allow_nan=False)
+
+
+def test_a_product_of_long_numbers_is_not_worked_out(tmp_path: Path) -> None:
+    shape = ",".join(["9" * 4000] * 2000)
+    text = f'{{"a": {{"dtype": "F32", "shape": [{shape}], "data_offsets": [0, 0]}}}}'.encode()
+    began = time.process_time()
+    found = facts(tmp_path, m__safetensors=struct.pack("<Q", len(text)) + text)
+    assert "safetensors" not in found
+    assert time.process_time() - began < 20  # it would take an hour
+
+
+def test_numbers_without_end_are_no_metadata(tmp_path: Path) -> None:
+    for number in ("1" + ":59" * 300_000, "0x" + "f" * 5000, "!!int '" + "9" * 4000 + "'"):
+        began = time.process_time()
+        card = f"---\nlicense: mit\na: {number}\n---\n".encode()
+        assert "cardData" not in facts(tmp_path, README__md=card)
+        assert time.process_time() - began < 10
+    text = "f" * 5000
+    found = facts(tmp_path, README__md=f"---\na: '{text}'\nb: 1:30\n---\n".encode())
+    assert found["cardData"] == {"a": text, "b": 90}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
 
 MAX_CARD_SIZE: Final = 1 << 20
 MAX_CONFIG_SIZE: Final = 4 << 20
-MAX_TENSOR_HEADER_SIZE: Final = 100_000_000  # the bound of the safetensors format itself
+# The format allows 100 MB, which is gigabytes as Python objects; the largest models have some MB.
+MAX_TENSOR_HEADER_SIZE: Final = 16 << 20
+MAX_DIMENSIONS: Final = 64
+_EXACT: Final = 1 << 53  # JSON numbers stop being exact there
 MAX_DEPTH: Final = 16
+_LONGEST_NUMBER: Final = 1000
+# With `:` too: YAML counts in sixties, and reading that takes the square of its length.
+_LONG_NUMBER: Final = re.compile(rf"[-+0-9A-Fa-fox_.:]{{{_LONGEST_NUMBER},}}")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TELLING: Final = ("README.md", "config.json", "tokenizer_config.json")
 _TELLING_SUFFIXES: Final = (".safetensors", ".gguf")
@@ -46,13 +53,20 @@ def load_metadata(block: str) -> Any:  # noqa: ANN401 - JSON
     """Return YAML as strict JSON; raise ValueError, with words for the author, if it is none.
 
     No aliases: a card of a few lines must not expand to gigabytes. Nesting is checked before the
-    C library builds anything: it would overflow its stack.
+    C library builds anything: it would overflow its stack. So are numbers, of which JSON has no
+    very long ones.
     """
     depth = 0
     try:
         for event in yaml.parse(block, Loader=_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise ValueError("aliases are not allowed in a card")  # noqa: TRY004 - a card's
+            if (
+                isinstance(event, yaml.ScalarEvent)
+                and (event.tag or event.style not in {"'", '"', "|", ">"})
+                and _LONG_NUMBER.fullmatch(event.value)
+            ):
+                raise ValueError(f"a number of more than {_LONGEST_NUMBER} digits")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
@@ -171,8 +185,7 @@ def _safetensors(blobs: list[Path]) -> dict[str, Any] | None:
             parameters += _tensor_parameters(blob)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             return None
-    # JSON numbers stop being exact past 2**53.
-    if not parameters or sum(parameters.values()) >= 1 << 53:
+    if not parameters or sum(parameters.values()) >= _EXACT:
         return None
     return {"parameters": dict(sorted(parameters.items())), "total": sum(parameters.values())}
 
@@ -186,10 +199,18 @@ def _tensor_parameters(blob: Path) -> Counter[str]:
     parameters: Counter[str] = Counter()
     for name, tensor in header.items():
         if name != "__metadata__":
-            parameters[_plain(str(tensor["dtype"]))] += math.prod(
-                int(side) for side in tensor["shape"]
-            )
+            parameters[_plain(str(tensor["dtype"]))] += _count(tensor["shape"])
     return parameters
+
+
+def _count(shape: list[Any]) -> int:
+    """Return how many parameters a tensor has; ValueError for more than JSON can say.
+
+    Asked of every side first: the product of a few thousand long numbers takes hours.
+    """
+    if len(shape) > MAX_DIMENSIONS or not all(0 <= int(side) < _EXACT for side in shape):
+        raise ValueError("a shape that no tensor has")
+    return math.prod(int(side) for side in shape)
 
 
 def _text(card: dict[str, Any] | None, key: str) -> str | None:
