@@ -241,6 +241,7 @@ def _access(name: str, folder: Path) -> dict[str, str]:
         "user": USER,
         "token": token,
         "ca": certificate,
+        "console": f"https://console.{domain}",
         "hf_download": download,
         "curl_chat": chat,
         "openai_client": client,
@@ -261,6 +262,7 @@ def _render(result: dict[str, object], run: Run, name: str) -> None:
     console.print(f"`holdfast lab status --name {name}` lists the hosts.")
     console.print(f"User {result['user']}, token [bold]{result['token']}[/bold]")
     console.print(f"CA certificate: {result['ca']}")
+    console.print(f"Console, for browsers inside: {result['console']}")
     console.print("\nThree commands to paste:")
     for command in ("hf_download", "curl_chat", "openai_client"):
         console.print(f"\n{result[command]}", markup=False, soft_wrap=True)

@@ -77,6 +77,7 @@ def test_everything_listens_on_loopback_alone(layout: Layout, programs: services
     made = [
         services.registry(layout, programs, site, ports),
         services.gateway(layout, programs, ports),
+        services.console(layout, programs, ports),
         *services.balancers(layout, programs, site, ports),
     ]
     assert all(each.probe.startswith("http://127.0.0.1:") for each in made)

@@ -100,6 +100,7 @@ def _say(text: str) -> None:
 def _render_up(made: Up) -> None:
     _render_status(made.status)
     console.print(f"\nUser {made.user}, token [bold]{made.token}[/bold]")
+    _say(f"Console, signed in to with that token: {made.console}")
     _say(f"{made.model} was asked what Holdfast is and answered:\n  {made.answer}")
     _say("\nThree commands to paste:")
     for command in (made.hf_download, made.curl_chat, made.openai_client):

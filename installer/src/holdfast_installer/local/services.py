@@ -22,7 +22,10 @@ LOOPBACK = "127.0.0.1"
 CLASSIFICATION = "internal"
 NO_DOMAIN = "none.invalid"  # .invalid is never anybody's (RFC 2606)
 # The order of the default ports is that of an installed site; taken ones are replaced.
-DEFAULT_PORTS = {"registry": 8101, "gateway": 8102, "balancer": 8200, "metrics": 8300, "vllm": 8400}
+DEFAULT_PORTS = {
+    "registry": 8101, "gateway": 8102, "console": 8103, "balancer": 8200, "metrics": 8300,
+    "vllm": 8400,
+}  # fmt: skip
 
 
 class Service(BaseModel):
@@ -57,7 +60,7 @@ class Placed:
 
 def port_names(site: Site) -> list[str]:
     """Return a name for every port the site needs here."""
-    names = ["registry", "gateway"]
+    names = ["registry", "gateway", "console"]
     for pool in dict.fromkeys(model.pool for model in site.models):
         names += [f"balancer-{pool}", f"metrics-{pool}"]
     return names + [f"vllm-{model.id.replace('/', '--')}" for model in site.models]
@@ -104,6 +107,20 @@ def gateway(layout: Layout, programs: Programs, ports: dict[str, int]) -> Servic
             *("--config", str(layout.gateway)),
         ),
         environment=base_environment(layout, "gateway"),
+        probe=f"http://{address}/healthz",
+    )
+
+
+def console(layout: Layout, programs: Programs, ports: dict[str, int]) -> Service:
+    """Return the console; signing in again after a restart costs nobody anything here."""
+    address = f"{LOOPBACK}:{ports['console']}"
+    return Service(
+        name="console",
+        command=(
+            *(str(programs.platform / "bin/holdfast-console"), "serve"),
+            *("--registry", f"http://{LOOPBACK}:{ports['registry']}", "--listen", address),
+        ),
+        environment=base_environment(layout, "console"),
         probe=f"http://{address}/healthz",
     )
 

@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 QUESTION = "What is Holdfast?"
 _SERVING = "serving"  # the team of whatever serves
 _PULLER = "this-machine"  # the service that pulls models; a team's name cannot be a service's too
-_READY_SECONDS = {"registry": 60.0, "gateway": 60.0, "balancer": 120.0, "vllm": 900.0}
+_READY_SECONDS = {
+    "registry": 60.0,
+    "gateway": 60.0,
+    "console": 60.0,
+    "balancer": 120.0,
+    "vllm": 900.0,
+}
 
 
 class State(BaseModel):
@@ -75,6 +81,7 @@ class Up(BaseModel):
     status: Status
     hub: str
     api: str
+    console: str
     user: str
     token: str
     model: str
@@ -216,6 +223,7 @@ def _bring(
                 where=str(folder),
                 next_command="holdfast bundle lock --site site.yml, then bundle build",
             )
+        installing.check_approved(layout, installed, model.id, files[0].version)
         say(f"pulling {model.id} from the local registry")
         path = pull(
             layout, installed, files, port=known.ports["registry"], token=known.tokens[_PULLER]
@@ -238,6 +246,7 @@ def _everything(  # noqa: PLR0913, PLR0917 - all that a site consists of
         *(services.vllm(layout, installed, hardware, one, chosen) for one in placed),
         *services.balancers(layout, installed, site, chosen),
         services.gateway(layout, installed, chosen),
+        services.console(layout, installed, chosen),
     ]
 
 
@@ -310,6 +319,7 @@ def _access(site: Site, layout: Layout, known: Remembered, user: str, began: flo
         status=status(layout),
         hub=hub,
         api=api,
+        console=f"http://{services.LOOPBACK}:{known.ports['console']}",
         user=user,
         token=token,
         model=model.id,
