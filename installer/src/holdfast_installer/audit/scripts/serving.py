@@ -43,7 +43,7 @@ def names() -> list[str]:
     for spec in SPECS.glob("*.json"):
         found.add(f"holdfast-vllm@{spec.stem}.service")
     # A template is no unit; pulls and looks come and go, and their outcome is told otherwise.
-    passing = ("holdfast-model@", "holdfast-vllm-watch@")
+    passing = ("holdfast-approval@", "holdfast-model@", "holdfast-vllm-watch@")
     return sorted(name for name in found if "@." not in name and not name.startswith(passing))
 
 
