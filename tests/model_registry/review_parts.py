@@ -35,6 +35,7 @@ PEOPLE = Seed.model_validate(
             for name, teams in (
                 ("ada", {"research": "write"}),
                 ("ben", {"research": "read"}),
+                ("cleo", {"research": "contribute"}),
                 ("boss", {"research": "admin"}),
                 ("eve", {"elsewhere": "admin"}),
                 ("rita", ["reviewers"]),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from httpx import Response
+
 CARD = b"---\nlicense: apache-2.0\npipeline_tag: text-generation\n---\n# Made\n"
 GOOD: dict[str, bytes | None] = {"README.md": CARD, "model.safetensors": SAFE}
 DISABLED = "Access to this resource is disabled."
@@ -302,6 +304,42 @@ def test_nobody_takes_what_is_withheld_into_a_repository_of_their_own(registry: 
     assert taken("ada") == 200  # who writes it has it anyway
     registry.pushed({"w.bin": None})
     assert taken("ben") == 400
+
+
+def test_who_contributes_does_not_take_what_is_withheld_into_a_pull_request(
+    registry: Registry,
+) -> None:
+    import hashlib
+
+    def send(by: str, to: str, *changes: dict[str, Any], **header: str) -> Response:
+        lines = [{"key": "header", "value": {"summary": "x", **header}}, *changes]
+        text = "\n".join(json.dumps(line) for line in lines)
+        address = f"/api/models/{MODEL}/commit/{to}"
+        answer: Response = registry.as_(by, "POST", address, content=text)
+        return answer
+
+    digest = hashlib.sha256(SAFE).hexdigest()
+    before = registry.pushed({"README.md": CARD})
+    sent = {"oid": digest, "size": len(SAFE)}
+    asked = {"operation": "upload", "objects": [sent]}
+    batch = registry.as_("ada", "POST", f"/{MODEL}.git/info/lfs/objects/batch", json=asked).json()
+    address = batch["objects"][0]["actions"]["upload"]["href"]
+    assert registry.client.put(address, content=SAFE).status_code == 200
+    value = {"path": "w.safetensors", "algo": "sha256", **sent}
+    large = {"key": "lfsFile", "value": value}
+    content = {"path": "leak.txt", "content": "secret", "encoding": "utf-8"}
+    leaked = send("ada", "main", large, {"key": "file", "value": content}).json()["commitOid"]
+    pull = "main?create_pr=1"
+    assert send("cleo", pull, large, parentCommit=leaked).status_code == 200
+    assert registry.act("rita", "quarantine", leaked, "leaked").status_code == 200
+    # Its digests are for all to see; its content is not to be had for them.
+    taken = send("cleo", pull, large, parentCommit=before)
+    assert (taken.status_code, "not uploaded" in taken.text) == (400, True)
+    value = {"path": "mine.txt", "srcPath": "leak.txt", "srcRevision": leaked}
+    copy = {"key": "copyFile", "value": value}
+    taken = send("cleo", pull, copy, parentCommit=before)
+    assert (taken.status_code, taken.headers["x-error-message"]) == (403, DISABLED)
+    assert send("ada", pull, copy, large, parentCommit=before).status_code == 200  # she has it
 
 
 def test_the_list_is_for_readers_and_reviewers(registry: Registry) -> None:

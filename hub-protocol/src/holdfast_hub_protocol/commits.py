@@ -10,13 +10,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, overload
 
 from holdfast_hub_protocol import changes, errors, facts, snapshots, writing
-from holdfast_hub_protocol.admission import AdmissionError, Proposal
+from holdfast_hub_protocol.admission import AdmissionError, DisabledError, Proposal
 from holdfast_hub_protocol.attributes import with_large_files_named
 from holdfast_hub_protocol.git_objects import commit_content, object_id
 from holdfast_hub_protocol.holdings import MissingBlobError, check_blobs, hold
 from holdfast_hub_protocol.identifiers import is_sha256
 from holdfast_hub_protocol.metadata import MAIN
-from holdfast_hub_protocol.operations import AddFile, AddLfsFile, AddStoredFile, Operation
+from holdfast_hub_protocol.operations import (
+    AddFile,
+    AddLfsFile,
+    AddStoredFile,
+    CopyFile,
+    Operation,
+)
 from holdfast_hub_protocol.records import Commit, NewFile
 from holdfast_hub_protocol.staging import commit_staged
 
@@ -325,6 +331,8 @@ def _stored(
         else operation
         for operation in operations
     ]
+    for revision in {each.src_revision for each in found if isinstance(each, CopyFile)}:
+        _check_source(hub, caller, repository, revision)
     # What comes inside a commit counts too; for what was announced this is the same pledge.
     hub.staging.pledge(
         repository,
@@ -347,6 +355,20 @@ def _stored(
         else operation
         for operation in found
     ]
+
+
+def _check_source(hub: Hub, caller: Caller, repository: Repository, revision: str | None) -> None:
+    """Raise HubError 403 unless the caller would be sent the files of what they copy from.
+
+    What a commit copies from its own parent is held as that is.
+    """
+    source = revision and hub.metadata.commit(repository, revision)
+    if not source:
+        return  # the parent; or nothing at all, which whoever looks for the file says
+    try:
+        hub.admission.check_fetch(caller, repository, source)
+    except DisabledError as error:
+        raise errors.disabled(str(error)) from error
 
 
 def _sizes(hub: Hub, repository: Repository, large: Sequence[AddLfsFile]) -> dict[str, int]:

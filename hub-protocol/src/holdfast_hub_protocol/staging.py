@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.access import Verb
-from holdfast_hub_protocol.admission import OpenAdmission
+from holdfast_hub_protocol.admission import DisabledError, OpenAdmission
 from holdfast_hub_protocol.holdings import guard, held, holdings, insert_missing
+from holdfast_hub_protocol.metadata import MAIN
 from holdfast_hub_protocol.quotas import NO_QUOTAS, QuotaError, Quotas, Usage
 
 if TYPE_CHECKING:
@@ -142,8 +143,12 @@ class Staging:
         """Return those of many digests that are `usable`."""
         digests = list(sizes)
         with self.metadata.engine.connect() as connection:
-            found = self._state(connection, repository.key, _STAGED, digests)
-            found |= held(connection, repository.key, digests)
+            found = held(connection, repository.key, digests)
+        if found and self.admission.withheld(caller, [repository]):
+            shown = self._sent_to(caller, repository, list(found))
+            found = {digest: size for digest, size in found.items() if digest in shown}
+        with self.metadata.engine.connect() as connection:
+            found |= self._state(connection, repository.key, _STAGED, digests)
             elsewhere: dict[str, set[int]] = {}
             rest = [digest for digest in digests if digest not in found]
             own = (repository.id.namespace, caller.name, *caller.teams)
@@ -173,6 +178,23 @@ class Staging:
         known = {digest for digest, size in found.items() if size == sizes[digest]}
         known |= {digest for digest, keys in elsewhere.items() if keys & readable}
         return {digest for digest in known if self.blobs.has(digest, sizes[digest])}
+
+    def _sent_to(self, caller: Caller, repository: Repository, digests: list[str]) -> set[str]:
+        """Return those digests that main has, if the caller would be sent its files."""
+        main = self.metadata.head(repository, MAIN)
+        if main is None:
+            return set()
+        try:
+            self.admission.check_fetch(caller, repository, main)
+        except DisabledError:
+            return set()
+        table, found = schema.entries, set()
+        with self.metadata.engine.connect() as connection:
+            for first in range(0, len(digests), 500):
+                mine = table.c.sha256.in_(digests[first : first + 500])
+                query = sa.select(table.c.sha256).where(table.c.snapshot_id == main.snapshot, mine)
+                found |= set(connection.execute(query).scalars())
+        return found
 
     def sizes(self, repository_key: int, digests: Iterable[str]) -> dict[str, int]:
         """Return the sizes of those digests that a repository holds or was sent."""
