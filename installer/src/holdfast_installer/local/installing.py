@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast_installer.bundle.manifest import MANIFEST
 from holdfast_installer.errors import HoldfastError
@@ -71,3 +72,33 @@ def import_models(bundle: VerifiedBundle, layout: Layout, installed: Programs, s
                 cause=done.stderr.strip()[-1000:],
                 next_command="holdfast bundle verify DIR, then the same command again",
             )
+
+
+def check_approved(layout: Layout, installed: Programs, model: str, commit: str) -> None:
+    """Raise HoldfastError, with what to do, unless the registry lets the revision be served."""
+    where = (
+        *("--data", str(layout.registry), "--ledger", str(layout.ledger)),
+        *("--trust-database", layout.trust_database, "--policy", str(layout.policy)),
+    )
+    program = str(installed.platform / "bin/holdfast-model-registry")
+    done = subprocess.run(
+        [program, "model", "show", f"{model}@{commit}", "--json", *where],
+        env=base_environment(layout, "import"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    review: dict[str, Any] = {"state": "unread"}
+    if done.returncode == 0:
+        review = json.loads(done.stdout)
+    if review["state"] != "approved":
+        findings = [f"{each['path']}: {each['detail']}" for each in review.get("findings", ())]
+        given = f"{len(review.get('approvals', ()))} of {review.get('approvals_needed')} approvals"
+        raise HoldfastError(
+            f"The model {model} may not be served: it is {review['state']}, not approved",
+            where=f"{model}@{commit}",
+            cause="; ".join([given, *findings])
+            if findings or done.returncode == 0
+            else done.stderr,
+            next_command=f"{program} model approve {model} {' '.join(where)} --token-file FILE",
+        )
