@@ -112,3 +112,4 @@ def test_a_flipped_byte_keeps_the_unit_down_and_everybody_is_told_why(site: Quic
     assert within(300, lambda: state_of(site, unit) == "active")
     assert note_of(site, spec)["problems"] == []
     assert within(60, lambda: status(site)[0] == 0), status(site)[1]["findings"]
+    assert site.operator("model", "verify", spec["model"]).returncode == 0

@@ -71,7 +71,9 @@ def answering(
     return asked
 
 
-@pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 3), ("inconclusive", 3)])
+@pytest.mark.parametrize(
+    ("verdict", "code"), [("pass", 0), ("attested", 0), ("fail", 3), ("inconclusive", 3)]
+)
 def test_the_command_ends_with_3_where_a_link_does_not_hold(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
