@@ -27,6 +27,7 @@ from holdfast_model_registry.readers import (
     put_access,
     read_access,
 )
+from holdfast_model_registry.replication_access import Replica, ReplicaAuthorizer
 from holdfast_trust.decisions import Decision, Decisions, Resource
 from holdfast_trust.ledger import Ledger, read
 from holdfast_trust.principals import Principal
@@ -444,3 +445,25 @@ def test_reads_and_writes_are_events_of_their_own(
         (record,) = read(ledger.path)
     assert (record["event"]["action"], record["event"][subject]) == (action, "a/b")
     assert record["event"]["verb"] == verb.value
+
+
+def test_a_replica_reads_no_further_than_its_token(desk: Desk) -> None:
+    desk.authorizer = ReplicaAuthorizer(
+        desk.decisions,
+        desk.metadata.engine,
+        "de",
+        [Replica(service="mirror", jurisdiction="de")],
+    )
+    one, other = desk.make("research/one"), desk.make("other/two")
+
+    def seen(scope: Scope | None) -> list[str]:
+        mirror = Principal(9, "service", "mirror", scope=scope)
+        listed = desk.authorizer.readable(mirror, [one, other])
+        for each in (one, other):
+            assert desk.verbs(mirror, each) == (["discover", "read"] if each in listed else [])
+        return [str(each.id) for each in listed]
+
+    assert seen(None) == ["research/one", "other/two"]
+    assert seen(checked_scope(repositories=["research/*"])) == ["research/one"]
+    assert seen(checked_scope(repositories=["other/TWO"])) == ["other/two"]
+    assert seen(checked_scope(verbs=["infer"])) == []

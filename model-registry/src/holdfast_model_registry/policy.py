@@ -203,6 +203,18 @@ class CedarAuthorizer:
         scope = _principal(caller).scope
         return None if scope is None else scope.repositories
 
+    @staticmethod
+    def unread(caller: Caller, name: RepositoryId) -> str:
+        """Return why a caller's token does not reach as far as reading a repository, or ''."""
+        scope = _principal(caller).scope
+        if scope is None:
+            return ""
+        if "read" not in scope.included:
+            return "its token does not carry the right to read"
+        if scope.repositories is not None and not _within(name, frozenset(scope.repositories)):
+            return "its token is bound to other repositories"
+        return ""
+
     def _new(self) -> Access:
         return Access((), {"jurisdiction": self.jurisdiction, "classification": CLASSIFICATION})
 

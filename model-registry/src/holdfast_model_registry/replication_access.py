@@ -1,7 +1,8 @@
 """Other registries that copy from this one: what they may see is what labels let go where they are.
 
 A replica is a service named in the settings with the jurisdiction it stands in. Team and role mean
-nothing for it: a repository whose labels may not go there does not exist for its token.
+nothing for it: a repository whose labels may not go there does not exist for its token, nor one
+that its token is not for.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class ReplicaAuthorizer(CedarAuthorizer):
         access = read_access(self.engine, [-1 if repository is None else repository.key])
         held = NOBODY if repository is None else access.get(repository.key, NOBODY)
         why = may_be_in(held.labels, replica.jurisdiction, replica.classification)
+        why = why or self.unread(caller, name)
         if repository is None or why:
             return Verdict(allowed=False, policies=(POLICY,), reason=why or "it is not here")
         if verb not in {Verb.DISCOVER, Verb.READ}:
@@ -90,4 +92,5 @@ class ReplicaAuthorizer(CedarAuthorizer):
             if not may_be_in(
                 access.get(each.key, NOBODY).labels, replica.jurisdiction, replica.classification
             )
+            and not self.unread(caller, each.id)
         ]
