@@ -1,0 +1,80 @@
+"""olah, a caching mirror of a hub: the nearest peer that answers metadata on one machine.
+
+It is put in front of our registry, asked once so that it has everything, and started again offline:
+what is measured is its own cache, not us behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry_load import UnexpectedAnswerError, fetch
+from registry_servers import ADA, free_port, started
+from workshop import NotMeasuredError
+
+from holdfast_installer.paths import cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from registry_servers import Running
+
+PINS = Path(__file__).with_name("peers") / "olah.txt"
+
+
+@contextlib.contextmanager
+def mirror(folder: Path, upstream: Running, wanted: Sequence[tuple[str, str]]) -> Iterator[Running]:
+    """Run the mirror with the answers to these (method, path) in its cache, and no upstream."""
+    program = _program()
+    folder.mkdir(parents=True)
+    for offline in (False, True):
+        port = free_port()
+        settings = folder / f"offline-{offline}.toml"
+        settings.write_text(_settings(folder, port, upstream, offline=offline))
+        command = [program, "--config", settings, "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--log-path", folder / "logs"]
+        with started(command, port, folder) as running:
+            if offline:
+                yield running
+            else:
+                for method, path in wanted:
+                    with contextlib.suppress(UnexpectedAnswerError):  # it is measured anyway
+                        fetch(running.url + path, ADA, method)
+
+
+def _settings(folder: Path, port: int, upstream: Running, *, offline: bool) -> str:
+    netloc = upstream.url.removeprefix("http://")
+    return f"""
+[basic]
+host = "127.0.0.1"
+port = {port}
+repos-path = "{folder}/repos"
+hf-scheme = "http"
+hf-netloc = "{netloc}"
+hf-lfs-netloc = "{netloc}"
+mirror-netloc = "127.0.0.1:{port}"
+mirror-lfs-netloc = "127.0.0.1:{port}"
+[accessibility]
+offline = {str(offline).lower()}
+"""
+
+
+def _program() -> Path:
+    """Return the installed command, in an environment of its own that the cache keeps."""
+    digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:16]
+    folder = cache_dir() / "peers" / f"olah-{digest}"
+    program = folder / "bin" / "olah-cli"
+    if not program.exists():
+        pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install"]
+        pip += ["--quiet", "--require-hashes", "--no-deps", "--requirement", PINS]
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+            subprocess.run(pip, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            raise NotMeasuredError(f"olah cannot be installed: {error.stderr}") from error
+    return program
