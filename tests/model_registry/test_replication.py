@@ -22,6 +22,7 @@ from registry_parts import ADA, LABELS, SEED, make_model, program, run_registry
 from holdfast_model_registry.cli import main
 from holdfast_model_registry.readers import put_access
 from holdfast_trust.ledger import read
+from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -443,3 +444,14 @@ def test_data_sets_travel_too_and_bring_their_lineage(pair: Pair, tmp_path: Path
         with shelf.metadata.engine.begin() as connection:
             put_access(connection, key, teams=None, labels={"classification": "secret"})
     assert pair.copy("--repo", name)[0] == 1  # what others count in this source is as before
+
+
+def test_a_site_keeps_its_copy_in_postgresql(pair: Pair) -> None:
+    with postgresql_server() as make:
+        database = ("--database", make())
+        assert pair.copy(*database)[0] == 0
+        assert pair.copy(*database)[1]["changed"] is False
+        done = command("model", "verify", TINY, "--data", pair.target, *database, "--json")
+    chain = json.loads(done.stdout)
+    assert chain["commit"] == sha_of(pair.source)
+    assert [each["name"] for each in chain["links"] if each["verdict"] == "fail"] == ["approval"]
