@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Key = tuple[str, str]
 
 _REMEMBERED: Final = 100_000
+_ALIKE: Final = 1000
 _BATCH: Final = 500
 
 
@@ -30,6 +31,7 @@ class Observer:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[Key, Observation] = OrderedDict()
+        self._alike: dict[Observation, Observation] = {}  # most are: one object for all of them
         self._lock = threading.Lock()
 
     def observe(
@@ -76,7 +78,9 @@ class Observer:
 
     def _remember(self, key: Key, seen: Observation) -> None:
         with self._lock:
-            self._seen[key] = seen
+            if len(self._alike) > _ALIKE:
+                self._alike.clear()
+            self._seen[key] = self._alike.setdefault(seen, seen)
             while len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
 

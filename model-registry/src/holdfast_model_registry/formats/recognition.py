@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -91,18 +93,24 @@ def observe(path: str, file: Path, *, deep: bool) -> Observation:
     costs bounded time and memory; an unreadable file raises OSError.
     """
     with file.open("rb") as stream:
-        look = _Look(path.lower(), stream, stream.read(_HEAD), file.stat().st_size, deep)
-        for tell in (_safetensors, _gguf, _archive, _pickle, _marked):
-            stream.seek(0)
-            if found := tell(look):
-                break
-        else:
-            stream.seek(0)
-            found = _unmarked(look)
-        if found.format not in {ARCHIVE, PICKLE} and archives.ends_as_zip(stream, look.size):
-            return Observation(
-                ARCHIVE, advice=(f"it begins as {found.format} and ends as zip",), dangerous=True
-            )
+        head, size = stream.read(_HEAD), os.fstat(stream.fileno()).st_size
+        # Most files are small, and there may be a hundred thousand: what was read is all of it.
+        whole = io.BytesIO(head) if size <= len(head) else stream
+        return _told(_Look(path.lower(), whole, head, size, deep))
+
+
+def _told(look: _Look) -> Observation:
+    for tell in (_safetensors, _gguf, _archive, _pickle, _marked):
+        look.stream.seek(0)
+        if found := tell(look):
+            break
+    else:
+        look.stream.seek(0)
+        found = _unmarked(look)
+    if found.format not in {ARCHIVE, PICKLE} and archives.ends_as_zip(look.stream, look.size):
+        return Observation(
+            ARCHIVE, advice=(f"it begins as {found.format} and ends as zip",), dangerous=True
+        )
     return found
 
 
