@@ -14,6 +14,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from registry_parts import ADA, SEED, run_registry
 
+from postgresql_server import postgresql_server
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,10 +36,20 @@ SEEDED = {
 }
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    folder = tmp_path_factory.mktemp("registry")
-    with run_registry(folder, "--workers", "2", "--jurisdiction", "de", seed=SEEDED) as running:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def registry(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    if request.param == "postgresql":
+        with postgresql_server() as make:
+            yield from _started(tmp_path_factory, "--database", make(), "--trust-database", make())
+    else:
+        yield from _started(tmp_path_factory)
+
+
+def _started(factory: pytest.TempPathFactory, *options: str) -> Iterator[Registry]:
+    options = ("--workers", "2", "--jurisdiction", "de", *options)
+    with run_registry(factory.mktemp("registry"), *options, seed=SEEDED) as running:
         HfApi(endpoint=running.url, token=ADA).create_repo(REPOSITORY)
         yield running
 
@@ -93,13 +105,14 @@ def test_writers_race_between_processes(registry: Registry, api: HfApi) -> None:
             commit_message=f"number {number}",
         ).oid
 
-    with ThreadPoolExecutor(6) as pool:
-        made = list(pool.map(write, range(18)))
+    # More than there are connections to the database.
+    with ThreadPoolExecutor(32) as pool:
+        made = list(pool.map(write, range(40)))
     history = [commit.commit_id for commit in api.list_repo_commits(REPOSITORY)]
-    assert len(history) == before + 18
+    assert len(history) == before + 40
     assert set(made) <= set(history)
     written = [path for path in api.list_repo_files(REPOSITORY) if path.startswith("race/")]
-    assert len(written) == 18
+    assert len(written) == 40
     events = [event for event in registry.ledger() if event.get("commit") in made]
     announced = [event for event in events if event.get("status") == 0]
     assert {event["commit"] for event in announced} == set(made)

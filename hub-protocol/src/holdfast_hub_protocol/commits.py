@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.metadata import MetadataStore
     from holdfast_hub_protocol.records import Repository
 
-# A commit is prepared beside others, and alone only if the branch has moved each time.
+# A commit is prepared beside those of other processes, and alone only if the branch has moved
+# each time.
 _ATTEMPTS: Final = 3
 _BAD_IN_SIGNATURE: Final = re.compile(r"[\x00-\x1f\x7f<>]")
 
@@ -76,18 +77,19 @@ def make_commit(  # noqa: PLR0913 - a commit is all of this
         hub, caller, repository, ref, _stored(hub, caller, repository, operations), title, message,
         expected_parent, announce,
     )  # fmt: skip
-    for _ in range(_ATTEMPTS):
-        draft = _Draft(wanted, hub.metadata)
-        draft.admit()
+    with writing.turn(hub, repository):
+        for _ in range(_ATTEMPTS):
+            draft = _Draft(wanted, hub.metadata)
+            draft.admit()
+            with writing.transaction(hub, repository) as connection:
+                check_files(connection, hub, draft.changes.put.values())
+                if writing.head_oid(connection, repository, ref) == draft.parent_oid:
+                    return draft.publish(connection)
         with writing.transaction(hub, repository) as connection:
+            draft = _Draft(wanted, hub.metadata.within(connection))
+            draft.admit()
             check_files(connection, hub, draft.changes.put.values())
-            if writing.head_oid(connection, repository, ref) == draft.parent_oid:
-                return draft.publish(connection)
-    with writing.transaction(hub, repository) as connection:
-        draft = _Draft(wanted, hub.metadata.within(connection))
-        draft.admit()
-        check_files(connection, hub, draft.changes.put.values())
-        return draft.publish(connection)
+            return draft.publish(connection)
 
 
 def first_commit(
@@ -333,10 +335,10 @@ def _stored(
     ]
     for revision in {each.src_revision for each in found if isinstance(each, CopyFile)}:
         _check_source(hub, caller, repository, revision)
-    # What comes inside a commit counts too; for what was announced this is the same pledge.
-    hub.staging.pledge(
+    # What comes inside a commit counts too: against what was pledged for it, not on top.
+    hub.staging.count(
         repository,
-        {each.path: each.size for each in found if isinstance(each, AddStoredFile)},
+        {each.sha256: each.size for each in found if isinstance(each, AddStoredFile)},
     )
     large = [operation for operation in found if isinstance(operation, AddLfsFile)]
     if not large:

@@ -127,9 +127,12 @@ schema_version: Final = sa.Table(
 
 def open_engine(url: str) -> sa.Engine:
     """Open SQLite (write-ahead log, waits for locks) or PostgreSQL; create what is missing."""
-    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    # Writers hold a connection each while they wait for the one lock that there is: as many as
+    # there may be threads, or whoever has the lock could wait for a second connection of theirs.
+    engine = sa.create_engine(url, max_overflow=200)
+    event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 

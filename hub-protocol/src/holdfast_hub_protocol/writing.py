@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import sqlalchemy as sa
 
@@ -21,6 +23,34 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.records import Commit, Repository
 
 
+# Connections that writers may hold while they wait for one another: fewer than the pool has, for
+# whoever is at work may need another one.
+WRITERS: Final = 6
+_GATES: Final[WeakKeyDictionary[sa.Engine, threading.Semaphore]] = WeakKeyDictionary()
+_TURNS: Final[WeakValueDictionary[tuple[int, int], _Turn]] = WeakValueDictionary()
+_MAKING: Final = threading.Lock()
+
+
+class _Turn:
+    """A lock that is forgotten with the last one who waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@contextmanager
+def turn(hub: Hub, repository: Repository) -> Iterator[None]:
+    """Let one thread of this process at a time prepare a change of a repository.
+
+    Not needed for what is right, as `transaction` is, but so that those who would lose the race
+    neither do work in vain nor hold connections meanwhile.
+    """
+    with _MAKING:
+        mine = _TURNS.setdefault((id(hub.metadata.engine), repository.key), _Turn())
+    with mine.lock:
+        yield
+
+
 @contextmanager
 def transaction(hub: Hub, repository: Repository) -> Iterator[sa.Connection]:
     """Open a transaction in which nobody else changes this repository, and gc removes nothing.
@@ -29,7 +59,10 @@ def transaction(hub: Hub, repository: Repository) -> Iterator[sa.Connection]:
     what is read afterwards is what the last one wrote. HubError 404 if the repository is gone.
     """
     table = schema.repositories
-    with hub.metadata.engine.begin() as connection:
+    engine = hub.metadata.engine
+    with _MAKING:
+        gate = _GATES.setdefault(engine, threading.Semaphore(WRITERS))
+    with gate, engine.begin() as connection:
         guard(connection)
         locked = connection.execute(
             table.update().where(table.c.id == repository.key).values(updated_at=table.c.updated_at)
