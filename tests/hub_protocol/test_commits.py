@@ -216,6 +216,14 @@ def test_what_comes_inside_a_commit_counts_too(desk: Desk) -> None:
     desk.commit(AddFile("y", b"2" * 1_000))
 
 
+def test_files_of_the_size_of_another_count_too(desk: Desk) -> None:
+    desk.hub = replace(desk.hub, quotas=Quotas(teams={"o": 12_000}))
+    desk.commit(AddFile("x", b"0" * 5_000))
+    with pytest.raises(QuotaError):
+        desk.commit(*(AddFile(str(n), str(n).encode() * 5_000) for n in range(1, 4)))
+    desk.commit(AddFile("again", b"0" * 5_000), AddFile("y", b"1" * 5_000))
+
+
 def test_git_is_told_of_every_large_file(desk: Desk, tmp_path: Path) -> None:
     sha256 = desk.upload(b"weights")
     before = desk.read(".gitattributes")

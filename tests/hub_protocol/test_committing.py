@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +14,19 @@ from hypothesis import strategies as st
 from holdfast_hub_protocol import committing
 from holdfast_hub_protocol.access import UnavailableError
 from holdfast_hub_protocol.errors import HubError
-from holdfast_hub_protocol.operations import AddLfsFile, CopyFile, DeleteFile, DeleteFolder
+from holdfast_hub_protocol.identifiers import RepositoryId
+from holdfast_hub_protocol.operations import (
+    AddLfsFile,
+    AddStoredFile,
+    CopyFile,
+    DeleteFile,
+    DeleteFolder,
+)
+from holdfast_hub_protocol.quotas import QuotaError, Quotas
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from conftest import World
 
 API = "/api/models/o/n"
@@ -289,3 +300,27 @@ def test_anybody_may_ask_about_a_card_but_not_at_any_length(full: World) -> None
     assert ask("/api/validate-yaml", json={"content": 1}).status_code == 400
     assert ask("/api/validate-yaml", content=b"[" * 100_000).status_code == 400
     assert ask("/api/validate-yaml", json={"content": "x" * (1 << 20)}).status_code == 413
+
+
+def test_a_commit_without_end_is_not_stored_to_its_end(
+    hub: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committing, "_COUNTED_AT", 1000)
+    limited = replace(hub.hub, quotas=Quotas(default=20_000))
+    known = hub.metadata.repository(RepositoryId("model", "o", "n"))
+    assert known is not None
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield json.dumps(HEADER).encode() + b"\n"
+        while sent < 200:
+            sent += 1
+            yield json.dumps(file(str(sent), str(sent).encode() * 1000)).encode() + b"\n"
+
+    def count(files: Sequence[AddStoredFile]) -> None:
+        limited.staging.count(known, {each.sha256: each.size for each in files})
+
+    with pytest.raises(QuotaError):
+        committing.read_commit(limited, endless(), count)
+    assert sent < 30

@@ -30,7 +30,7 @@ from holdfast_hub_protocol.preupload import LARGEST_REGULAR_FILE
 from holdfast_hub_protocol.pushing import check_push
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from starlette.responses import Response
     from starlette.routing import Route
@@ -46,6 +46,7 @@ MAX_MESSAGE: Final = 64 << 10
 _STORING: Final = 8
 _WAITING: Final = 64
 _SMALL: Final = 128 << 10
+_COUNTED_AT: Final = 64 << 20  # bytes that may come beyond a quota before that is noticed
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,11 @@ def commit(visit: RepositoryVisit) -> Response:
     ref = check_push(visit)
     if hub.metadata.head(repository, ref) is None:
         raise errors.revision_not_found(ref.removeprefix("refs/heads/"))
-    header, operations = read_commit(visit.hub, visit.stream)
+
+    def count(files: Sequence[AddStoredFile]) -> None:
+        hub.staging.count(repository, {file.sha256: file.size for file in files})
+
+    header, operations = read_commit(visit.hub, visit.stream, count)
     visit.details["operations"] = len(operations)
     answer: dict[str, Any] = {"success": True}
 
@@ -116,13 +121,19 @@ def commit(visit: RepositoryVisit) -> Response:
     return JSONResponse(answer, headers={"X-Repo-Commit": made.oid})
 
 
-def read_commit(hub: Hub, stream: Iterable[bytes]) -> tuple[Header, list[Operation]]:
+def read_commit(
+    hub: Hub,
+    stream: Iterable[bytes],
+    count: Callable[[Sequence[AddStoredFile]], None] = lambda _: None,
+) -> tuple[Header, list[Operation]]:
     """Read a whole commit; files are in the blob store as soon as their line ends.
 
     Lines are `{"key": …, "value": {…}}`: first the header, then one for each change. HubError 400
-    for anything else.
+    for anything else. `count` is told now and then what was stored, and may raise: a commit that
+    no quota has room for need not come to its end.
     """
     header: Header | None = None
+    uncounted = first = 0
     changes: list[Operation | Future[AddStoredFile]] = []
     with ThreadPoolExecutor(_STORING) as pool:
         waiting: deque[Future[AddStoredFile]] = deque()
@@ -140,6 +151,10 @@ def read_commit(hub: Hub, stream: Iterable[bytes]) -> tuple[Header, list[Operati
                 continue
             path = _text(value, "path")
             content = _content(path, value)
+            if uncounted > _COUNTED_AT:
+                count([file for each in changes[first:] if (file := _stored_file(each))])
+                uncounted, first = 0, len(changes)
+            uncounted += len(content)
             if len(content) > _SMALL:
                 changes.append(store_file(hub, path, content))
                 continue
@@ -154,6 +169,11 @@ def read_commit(hub: Hub, stream: Iterable[bytes]) -> tuple[Header, list[Operati
             "`deletedFolder`"
         )
     return header, operations
+
+
+def _stored_file(change: Operation | Future[AddStoredFile]) -> AddStoredFile | None:
+    done = change.result() if isinstance(change, Future) else change
+    return done if isinstance(done, AddStoredFile) else None
 
 
 def _lines(stream: Iterable[bytes]) -> Iterator[bytes]:

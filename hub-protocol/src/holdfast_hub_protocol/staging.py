@@ -80,6 +80,17 @@ class Staging:
             self._put(connection, repository.key, _PLEDGED, new, expires)
             self._check(connection, repository, sum(new.values()))
 
+    def count(self, repository: Repository, sizes: Mapping[str, int]) -> None:
+        """Reserve for content (SHA-256 -> bytes) that came inside a commit; QuotaError.
+
+        By digest: what has the size of a file that is held may be another file.
+        """
+        if self.quotas.of(repository.id.namespace) is None:
+            return
+        with self.metadata.engine.connect() as connection:
+            known = held(connection, repository.key, list(sizes))
+        self.reserve(repository, {key: size for key, size in sizes.items() if key not in known})
+
     def reserve(self, repository: Repository, sizes: Mapping[str, int]) -> None:
         """Reserve for content (SHA-256, or xorb:HASH -> bytes) about to be uploaded; QuotaError.
 
