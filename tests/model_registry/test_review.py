@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from review_parts import MODEL, SAFE, Registry, open_registry, policy_of
 
+from holdfast_hub_protocol.tree import encode_cursor
 from holdfast_model_registry.review.states import content_digest
 from postgresql_server import postgresql_server
 
@@ -381,3 +382,29 @@ def test_what_is_asked_for_wrongly(registry: Registry) -> None:
     assert registry.act("rita", "quarantine", commit, "x" * 3000).status_code == 409
     assert registry.client.get(f"{base}/{commit}").status_code == 401
     assert registry.review("main")["commit"] == commit
+
+
+def test_what_no_database_holds_is_the_askers_mistake(registry: Registry) -> None:
+    commit = registry.pushed(GOOD)
+    registry.as_("boss", "PUT", f"/api/models/{MODEL}/settings", json={"gated": "manual"})
+    marks = ('["x", 1, "a"]', f'["2026-01-01", {1 << 70}, "a"]', '["2026-01-01", 1, "\\u0000"]')
+    model, review = f"/api/models/{MODEL}", f"/api/holdfast/models/{MODEL}/review/{commit}"
+    for path in (
+        *(f"/api/holdfast/models?cursor={encode_cursor(mark)}" for mark in marks),
+        f"/api/holdfast/replication/repositories?cursor={encode_cursor('9' * 30)}",
+        f"{model}/discussions?author=%00",
+    ):
+        assert registry.as_("boss", "GET", path).status_code == 400, path
+    for path, body in (
+        ("/api/repos/create", {"name": "research/y", "visibility": []}),
+        (f"{model}/branch/x%00y", {}),
+        (f"{model}/branch/x", {"startingPoint": "\0"}),
+        (f"{model}/branch/x", {"startingPoint": "\ud800"}),
+        (f"{model}/user-access-request/handle", {"user": "\ud800", "status": "accepted"}),
+        (f"{model}/user-access-request/grant", {"user": "\ud800"}),
+        (f"{review}/quarantine", {"note": "a\0"}),
+        (f"{review}/quarantine", {"note": "a\ud800"}),
+    ):
+        by = "rita" if path.startswith(review) else "boss"
+        answer = registry.as_(by, "POST", path, content=json.dumps(body))
+        assert answer.status_code == (404 if "startingPoint" in body else 400), (path, answer.text)

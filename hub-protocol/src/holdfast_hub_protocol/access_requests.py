@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from holdfast_hub_protocol import errors, schema
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.committing import is_text
 from holdfast_hub_protocol.endpoints import repository_endpoint, repository_route
 from holdfast_hub_protocol.information import timestamp
 
@@ -31,6 +32,7 @@ Status = Literal["pending", "accepted", "rejected"]
 STATUSES: Final[tuple[Status, ...]] = ("pending", "accepted", "rejected")
 PAGE: Final = 500
 _LONGEST_REASON: Final = 200
+_LONGEST_NAME: Final = 200
 _LONGEST_FORM: Final = 8 << 10
 
 access_requests: Final = sa.Table(
@@ -160,9 +162,7 @@ def handle(visit: RepositoryVisit) -> Response:
     reason = document.get("rejectionReason")
     if status not in STATUSES:
         raise errors.bad_request('"status" must be pending, accepted or rejected')
-    if reason is not None and (
-        status != "rejected" or not isinstance(reason, str) or len(reason) > _LONGEST_REASON
-    ):
+    if reason is not None and (status != "rejected" or not is_text(reason, _LONGEST_REASON)):
         raise errors.bad_request(
             f'"rejectionReason" goes with rejecting, and has at most {_LONGEST_REASON} characters'
         )
@@ -188,7 +188,7 @@ def grant(visit: RepositoryVisit) -> Response:
     """Let a user in who did not ask, or whatever became of their request."""
     repository = _gated(visit.repository)
     name = visit.json().get("user")
-    if not isinstance(name, str) or "\0" in name:
+    if not is_text(name, _LONGEST_NAME):
         raise errors.bad_request('"user" must be a name')
     visit.details["user"] = name[:100]
     if visit.hub.directory.teams(name) is None:
@@ -221,7 +221,7 @@ def _gated(repository: Repository) -> Repository:
 def _which(document: dict[str, Any]) -> sa.ColumnElement[bool]:
     name, request_id = document.get("user"), document.get("requestId")
     given = name if request_id is None else request_id
-    if (name is None) == (request_id is None) or not isinstance(given, str) or "\0" in given:
+    if (name is None) == (request_id is None) or not is_text(given, _LONGEST_NAME):
         raise errors.bad_request('expected one of "user" and "requestId"')
     column = access_requests.c.name if request_id is None else access_requests.c.request_id
     return column == given

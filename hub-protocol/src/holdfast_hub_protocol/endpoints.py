@@ -202,14 +202,17 @@ class RepositoryVisit(Visit):
     def commit(self) -> Commit:
         """Return the commit that the URL's revision stands for; HubError if there is none."""
         try:
-            revision = checked_revision(self.parameter("revision"))
+            revision = self.parameter("revision")
         except BadIdentifierError:
             raise errors.revision_not_found("malformed") from None
         return self.commit_of(revision)
 
     def commit_of(self, revision: str) -> Commit:
         """Return the commit that a revision stands for; HubError if there is none."""
-        self.details["revision"] = revision
+        try:
+            self.details["revision"] = checked_revision(revision)
+        except BadIdentifierError:
+            raise errors.revision_not_found("malformed") from None
         commit = self.hub.metadata.commit(self.repository, revision)
         if commit is None:
             raise errors.revision_not_found(revision)
@@ -401,6 +404,8 @@ def _noted(visit: Visit, handler: Callable[[], Response]) -> Response:
         status = response.status_code
     except errors.HubError as error:
         failure, status = error, error.status
+    except BadIdentifierError as error:  # a name that nothing can have
+        failure, status = errors.bad_request(str(error)), 400
     visit.note(status)
     if failure is not None:
         raise failure

@@ -230,7 +230,7 @@ def _private(body: dict[str, Any]) -> bool | None:
     """Return what a body says about who sees it, if it does; older clients say `private`."""
     visibility, private = body.get("visibility"), body.get("private")
     if visibility is not None:
-        if visibility not in _VISIBILITIES:
+        if not isinstance(visibility, str) or visibility not in _VISIBILITIES:
             raise errors.bad_request('"visibility" must be "private" or "public"')
         return _VISIBILITIES[visibility]
     if private is not None and not isinstance(private, bool):

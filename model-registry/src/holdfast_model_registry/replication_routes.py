@@ -54,7 +54,7 @@ def repositories(visit: Visit) -> Response:
     """Answer with every repository that the caller may read, in pages."""
     cursor = visit.request.query_params.get("cursor")
     after = decode_cursor(cursor) if cursor else "0"
-    if not after.isdecimal():
+    if not (after.isascii() and after.isdigit() and len(after) < 16):
         raise errors.bad_request("malformed cursor")
     table = schema.repositories
     with visit.hub.metadata.engine.connect() as connection:

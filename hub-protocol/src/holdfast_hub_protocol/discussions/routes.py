@@ -66,13 +66,16 @@ def listing(visit: RepositoryVisit) -> Response:
     kinds: tuple[_Kind, ...] = ("all", "discussion", "pull_request")
     statuses: tuple[_Filter, ...] = ("all", "open", "closed")
     start = int(page) * PAGE
+    author = query.get("author") or None
+    if author is not None and "\0" in author:
+        raise errors.bad_request('"author" must be a name')
     with visit.hub.metadata.engine.connect() as connection:
         count, found = store.listing(
             connection,
             visit.repository,
             kind=_one_of(query.get("type") or "all", "type", kinds),
             status=_one_of(query.get("status") or "all", "status", statuses),
-            author=query.get("author") or None,
+            author=author,
             start=start,
             limit=PAGE,
         )

@@ -15,8 +15,10 @@ from starlette.routing import Route
 
 from holdfast_hub_protocol import errors
 from holdfast_hub_protocol.access import Verb
+from holdfast_hub_protocol.committing import is_text
 from holdfast_hub_protocol.endpoints import account_endpoint
 from holdfast_hub_protocol.identifiers import BadIdentifierError, RepositoryId, checked_revision
+from holdfast_hub_protocol.popularity import decode_moment
 from holdfast_hub_protocol.tree import decode_cursor, encode_cursor
 from holdfast_model_registry.admission.admission import actor_of
 from holdfast_model_registry.review import store
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from holdfast_model_registry.review.reviewing import Reviewing
     from holdfast_model_registry.review.rights import Rights
 
+MAX_SENT_NOTE: Final = 64 << 10  # with its spaces; what is kept is less
 PAGE: Final = 100
 MAX_PAGE: Final = 1000
 _MODELS: Final = "/api/holdfast/models"
@@ -100,7 +103,9 @@ class ReviewRoutes:
                 f"You may not {verb} {repository.id}: reviewers and operators may"
             )
         body = visit.json() if visit.body else {}
-        note, actor = str(body.get("note") or ""), actor_of(visit.caller)
+        note, actor = body.get("note") or "", actor_of(visit.caller)
+        if not is_text(note, MAX_SENT_NOTE):
+            raise errors.bad_request('"note" must be a text')
         try:
             if verb == "approve":
                 self.reviewing.approve(actor, repository, commit, note)
@@ -152,8 +157,9 @@ def _after(listed: store.Listed) -> tuple[str, int, str]:
 def _mark(cursor: str) -> tuple[str, int, str]:
     try:
         moment, repository, commit = json.loads(decode_cursor(cursor))
-    except (ValueError, TypeError):
+        at = decode_moment(moment).isoformat()
+    except (ValueError, TypeError, RecursionError):
         raise errors.bad_request("malformed cursor") from None
-    if not (isinstance(moment, str) and isinstance(repository, int) and isinstance(commit, str)):
+    if type(repository) is not int or not 0 <= repository < 1 << 31 or not is_text(commit, 64):
         raise errors.bad_request("malformed cursor")
-    return moment, repository, commit
+    return at, repository, commit
