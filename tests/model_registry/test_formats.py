@@ -104,6 +104,20 @@ def test_a_walk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than 100" in pickles.walk(b"N0" * 1000).why_ended
 
 
+def test_text_that_goes_on_as_a_pickle_is_read_in_the_background(
+    look: Callable[..., Observation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = b"N0" * 10_000
+    assert look("a.txt", endless, deep=False) == Observation("text", complete=False)
+    assert look("a.txt", endless).format == "text"  # it comes to an end, and to nothing
+    monkeypatch.setattr(pickles, "MAX_STEPS", 1000)
+    assert look("a.txt", endless).format == "pickle"
+    hidden = b"N0" * 6_000 + pickle.dumps(Harmful(), protocol=0)
+    monkeypatch.setattr(pickles, "MAX_STEPS", 100_000)
+    assert look("a.txt", hidden, deep=False).complete is False
+    assert look("a.txt", hidden).advice == ("imports posix.system",)
+
+
 @quick
 @given(st.binary(max_size=200))
 def test_walking_any_bytes_ends_well(content: bytes) -> None:

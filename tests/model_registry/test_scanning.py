@@ -138,6 +138,32 @@ def test_what_people_decide_meanwhile_stands(tmp_path: Path, slow_scan: list[str
         assert (found["state"], found["reason"]) == ("quarantined", "not this one")
 
 
+def test_a_revision_of_many_files_is_scanned_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast_model_registry.scanning.scanner._FILES_A_TURN", 1)
+    with open_registry(tmp_path) as registry:
+        registry.create()
+        commit = registry.pushed({f"{n}.txt": LARGE + str(n).encode() for n in range(3)})
+        assert registry.settled(commit)["state"] == "scanned"
+
+
+def test_a_scan_that_failed_is_done_again_when_somebody_approves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "SECONDS", 0.01)
+    with open_registry(tmp_path) as registry:
+        registry.create()
+        commit = registry.pushed({"corpus.txt": LARGE})
+        found = registry.settled(commit)
+        assert (found["state"], found["findings"][0]["danger"]) == ("quarantined", True)
+        monkeypatch.setattr(child, "SECONDS", 60)
+        again = registry.act("rita", "approve", commit)
+        assert (again.status_code, "done again" in again.json()["error"]) == (409, True)
+        assert registry.settled(commit)["state"] == "scanned"
+        assert registry.act("rita", "approve", commit).json()["state"] == "approved"
+
+
 def test_large_text_is_free_once_it_was_read(tmp_path: Path) -> None:
     with open_registry(tmp_path) as registry:
         registry.create()

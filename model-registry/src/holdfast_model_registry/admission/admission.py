@@ -143,12 +143,17 @@ class PolicyAdmission:
         return _Security(found)
 
     def _inherited(self, connection: sa.Connection, proposal: Proposal) -> str:
-        """Return why somebody holds the parent back: what was added to it is held like it."""
-        parent = proposal.parent
-        before = parent and store.find(connection, proposal.repository.key, parent.oid)
-        if not before or before.state not in {State.QUARANTINED, State.REJECTED}:
-            return ""
-        return before.reason
+        """Return why somebody holds the parent back: what was added to it is held like it.
+
+        Or a revision that files are copied from: a pull request that is merged.
+        """
+        parent = () if proposal.parent is None else (proposal.parent,)
+        for commit in (*parent, *proposal.sources):
+            before = store.find(connection, proposal.repository.key, commit.oid)
+            held = before and before.state in {State.QUARANTINED, State.REJECTED}
+            if before and held and before.reason:
+                return before.reason
+        return ""
 
     def _judge(self, connection: sa.Connection, proposal: Proposal) -> list[Finding]:
         """Judge what is new, and take over what the parent's review found in the rest."""

@@ -59,7 +59,7 @@ def _files(revision: Revision, policy: ModelPolicy) -> Iterator[Finding]:
             action = wanted
             if wanted is Action.REFUSE and path not in revision.changed:
                 action = Action.HOLD
-            if observation.advice and name in {"pickle", "archive"}:
+            if observation.advice and name in {"pickle", "archive", "format"}:
                 detail = f"{detail} (scanner: {', '.join(observation.advice)[:200]})"  # noqa: PLW2901 - the same sentence, longer
             yield Finding(path, name, action, detail, danger=observation.dangerous)
         if not observation.complete:

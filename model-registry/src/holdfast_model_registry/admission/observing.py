@@ -76,6 +76,20 @@ class Observer:
         )
         self._remember(key, seen)
 
+    def forget_failed(self, connection: sa.Connection, files: Sequence[NewFile]) -> bool:
+        """Forget the looks at these files that came to no end; return whether there were any."""
+        keys = {(file.sha256, claim_of(file.path)) for file in files}
+        failed = [key for key, seen in self._known(connection, keys).items() if seen.failed]
+        for sha256, claim in failed:
+            connection.execute(
+                observations.delete().where(
+                    observations.c.sha256 == sha256, observations.c.claim == claim
+                )
+            )
+            with self._lock:
+                self._seen.pop((sha256, claim), None)
+        return bool(failed)
+
     def _remember(self, key: Key, seen: Observation) -> None:
         with self._lock:
             if len(self._alike) > _ALIKE:

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from holdfast_model_registry.formats import pickles
 
 MAX_ENTRIES: Final = 50_000
-MAX_DIRECTORY: Final = 16 << 20
+MAX_DIRECTORY: Final = 4 << 20
 BOMB_RATIO: Final = 200
 BOMB_SIZE: Final = 1 << 30
 _END: Final = struct.Struct("<4s4H2LH")

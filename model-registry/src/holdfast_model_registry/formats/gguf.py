@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"GGUF"
 MAX_HEADER_SIZE: Final = 256 << 20
-MAX_ITEMS: Final = 4_000_000  # strings of a vocabulary, mostly
+MAX_ITEMS: Final = 2_000_000  # strings of a vocabulary, mostly
 MAX_DEPTH: Final = 4
 _ALIGNMENT: Final = "general.alignment"
 _STRING: Final = 8

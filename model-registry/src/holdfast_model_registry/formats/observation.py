@@ -20,6 +20,10 @@ EXECUTABLE: Final = "executable"
 OTHER: Final = "other"
 
 
+# How the advice of a look begins that came to no end; it can be tried again.
+FAILED: Final = "it cannot be scanned"
+
+
 class FormatError(Exception):
     """A file that is not what its format promises; the message is one phrase."""
 
@@ -39,6 +43,11 @@ class Observation:
     dangerous: bool = False
     remote_code: tuple[str, ...] = ()
     complete: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is no observation, but that none could be made."""
+        return any(each.startswith(FAILED) for each in self.advice)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON keeps it."""

@@ -12,6 +12,8 @@ from typing import Final
 
 MAX_READ: Final = 64 << 20
 MAX_STEPS: Final = 2_000_000
+# Text that is none ends after a few; who uploads waits for no more than these.
+INLINE_STEPS: Final = 10_000
 _MAX_NAMES: Final = 200
 
 _CALLS: Final = frozenset({"REDUCE", "BUILD", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX"})
@@ -70,6 +72,11 @@ class Walk:
     def runs(self) -> bool:
         """Whether an unpickler would import something and call it."""
         return self.calls and bool(self.imports)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether there were more opcodes than are followed."""
+        return self.why_ended.startswith("more than")
 
     @property
     def exhausted(self) -> bool:
@@ -150,13 +157,14 @@ class _Machine:
             pass
 
 
-def walk(content: bytes) -> Walk:
-    """Follow the opcodes from the first byte as far as they go."""
+def walk(content: bytes, steps: int | None = None) -> Walk:
+    """Follow the opcodes from the first byte as far as they go, at most `steps` of them."""
+    most = MAX_STEPS if steps is None else steps
     found, machine = Walk(), _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(content):
-            if found.steps >= MAX_STEPS:
-                found.why_ended = f"more than {MAX_STEPS} opcodes"
+            if found.steps >= most:
+                found.why_ended = f"more than {most} opcodes"
                 break
             imported = machine.step(opcode, argument)
             found.steps += 1

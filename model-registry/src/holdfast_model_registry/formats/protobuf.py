@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_FIELDS: Final = 4_000_000
+MAX_FIELDS: Final = 1_000_000
 # Field number: wire type. The outermost message of each format.
 SENTENCEPIECE: Final[Mapping[int, int]] = {1: 2, 2: 2, 3: 2, 4: 2, 5: 2}
 ONNX: Final[Mapping[int, int]] = {

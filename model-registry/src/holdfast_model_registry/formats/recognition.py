@@ -189,10 +189,18 @@ def _unmarked(look: _Look) -> Observation:
         return Observation("text", complete=False)
     # The oldest pickles are text, and begin with any of many letters: the opcodes must tell.
     look.stream.seek(0)
-    walked = pickles.walk(look.stream.read(pickles.MAX_READ))
+    steps = None if look.deep else pickles.INLINE_STEPS
+    walked = pickles.walk(look.stream.read(pickles.MAX_READ), steps)
+    if walked.cut_short and not look.deep and not walked.runs:
+        return Observation("text", complete=False)
     # One that goes on past what is read may come to anything.
-    if walked.runs or (walked.exhausted and look.size > pickles.MAX_READ):
+    endless = walked.cut_short or (walked.exhausted and look.size > pickles.MAX_READ)
+    if walked.runs or endless:
         return _walked(look)
+    return _text(look, suffix)
+
+
+def _text(look: _Look, suffix: str) -> Observation:
     look.stream.seek(0)
     if not _is_text(look.stream):
         return Observation(OTHER)

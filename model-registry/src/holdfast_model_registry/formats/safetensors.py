@@ -33,9 +33,9 @@ DTYPES: Final[Mapping[str, int]] = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
 }
 _KEYS: Final = {"dtype", "shape", "data_offsets"}
-_LARGE: Final = 1 << 20
+LARGE: Final = 1 << 20
 # A header of 16 MB takes ten times that as Python objects: one at a time.
-_one_large_header: Final = threading.Lock()
+one_large_header: Final = threading.Lock()
 
 
 class Tensor(NamedTuple):
@@ -70,9 +70,9 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise FormatError("it ends within its header")
     if not text.startswith(b"{"):
         raise FormatError("its header does not begin with {")
-    if length <= _LARGE:
+    if length <= LARGE:
         return _header(text, size - 8 - length)
-    with _one_large_header:
+    with one_large_header:
         return _header(text, size - 8 - length)
 
 

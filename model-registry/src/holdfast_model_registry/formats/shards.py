@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from holdfast_model_registry.formats.observation import FormatError
-from holdfast_model_registry.formats.safetensors import read_header
+from holdfast_model_registry.formats.safetensors import LARGE, one_large_header, read_header
 from holdfast_model_registry.formats.strict_json import read_object, shown
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INDEX_SUFFIX: Final = ".safetensors.index.json"
-MAX_INDEX_SIZE: Final = 64 << 20
+MAX_INDEX_SIZE: Final = 16 << 20  # the largest models have 9 MB of it
 _NUMBERED: Final = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.safetensors")
 
 
@@ -24,7 +24,11 @@ def index_problem(index: str, content: bytes, weights: Mapping[str, Path]) -> st
     `weights` are the .safetensors files of the repository by path; an index names those beside it.
     """
     try:
-        return _disagreement(index, read_object(content, "the index"), weights)
+        if len(content) <= LARGE:
+            return _disagreement(index, read_object(content, "the index"), weights)
+        with one_large_header:
+            document = read_object(content, "the index")
+        return _disagreement(index, document, weights)
     except FormatError as error:
         return str(error)
 

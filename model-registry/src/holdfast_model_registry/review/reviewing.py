@@ -142,6 +142,8 @@ class Reviewing:
         """
         files = self.files(commit)
         digest = content_digest({file.path: file.sha256 for file in files})
+        if self._scan_again(repository, commit, files):
+            raise TransitionError("its scan had failed and is done again; try again in a moment")
         with self.engine.begin() as connection:
             review = self._locked(connection, repository, commit)
             if review.state is State.APPROVED:
@@ -154,6 +156,15 @@ class Reviewing:
             return self._approve(
                 connection, str(repository.id), review, actor, _checked(note), digest
             )
+
+    def _scan_again(self, repository: Repository, commit: Commit, files: Sequence[NewFile]) -> bool:
+        """Put a revision back in line where a look at it came to no end; return whether it is."""
+        with self.engine.begin() as connection:
+            review = store.lock(connection, repository.key, commit.oid)
+            if review is None or not self.observer.forget_failed(connection, files):
+                return False
+            store.update(connection, review, scan=store.WAITING)
+            return True
 
     def hold_back(
         self, actor: Actor, repository: Repository, commit: Commit, state: State, note: str

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast_model_registry.formats import Observation, observe
-from holdfast_model_registry.formats.observation import OTHER
+from holdfast_model_registry.formats.observation import FAILED, OTHER
 
 MEMORY: Final = 2 << 30
 SECONDS: Final = 600
@@ -33,7 +33,7 @@ def look(path: str, content: Path) -> Observation:
         why = f"the scanner was not done after {SECONDS} s"
     except (ValueError, KeyError, TypeError) as error:
         why = f"the scanner said nothing that can be read: {error}"[:200]
-    return Observation(OTHER, advice=(f"it cannot be scanned: {why}",), dangerous=True)
+    return Observation(OTHER, advice=(f"{FAILED}: {why}",), dangerous=True)
 
 
 def main() -> None:

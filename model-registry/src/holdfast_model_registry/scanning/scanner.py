@@ -30,6 +30,7 @@ _LOG: Final = logging.getLogger(__name__)
 _PAUSE: Final = 2.0
 _SOON: Final = 0.05  # the transaction that asks for a scan ends first
 _AT_ONCE: Final = 20
+_FILES_A_TURN: Final = 50  # a revision of many does not hold up the others
 
 
 class Scanner:
@@ -38,6 +39,7 @@ class Scanner:
     def __init__(self, reviewing: Reviewing, folder: Path) -> None:
         self.reviewing = reviewing
         self.lock_file = folder / "scan.lock"
+        self._unreadable: set[str] = set()  # commits that were complained about
         self._wake = threading.Event()
         self._unreviewed = True  # looked for at the start, and when somebody meets one
         self._stop = threading.Event()
@@ -94,7 +96,12 @@ class Scanner:
         for review in waiting:
             if self._stop.is_set():
                 return False
-            found = self._scan(review.repository, review.commit) or found
+            try:
+                found = self._scan(review.repository, review.commit) or found
+            except OSError as error:  # a content that is gone: this one waits, the others do not
+                if review.commit not in self._unreadable:
+                    self._unreadable.add(review.commit)
+                    _LOG.error("commit %s cannot be scanned: %s", review.commit, error)
         return found
 
     def _adopt(self, repository: int, commit: str, author: str) -> bool:
@@ -121,7 +128,8 @@ class Scanner:
             return False  # deleted meanwhile, and its review with it
         name = str(owner.id)
         files = self.reviewing.files(stored)
-        self._look_deeper(files)
+        if not self._look_deeper(files):
+            return True  # the others' turn, then on with this one
         with self.reviewing.engine.begin() as connection:
             review = store.lock(connection, repository, commit)
             if review is None or review.scan == store.DONE:
@@ -154,18 +162,23 @@ class Scanner:
                 )
         return True
 
-    def _look_deeper(self, files: Sequence[NewFile]) -> None:
-        """Look at each file that was not read to its end; what is seen is kept at once."""
+    def _look_deeper(self, files: Sequence[NewFile]) -> bool:
+        """Look at some files that were not read to their end; return whether that was all.
+
+        What is seen is kept at once: it is not looked for again after an end of any kind.
+        """
         engine, observer = self.reviewing.engine, self.reviewing.observer
         blob = self.reviewing.storage.blobs.path
         with engine.connect() as connection:
             seen = observer.observe(connection, files, blob)
         by_path = {file.path: file for file in files}
-        for path, observation in seen.items():
-            if observation.complete or self._stop.is_set():
-                continue
+        unread = [path for path, observation in seen.items() if not observation.complete]
+        for path in unread[:_FILES_A_TURN]:
+            if self._stop.is_set():
+                return False
             sha256 = by_path[path].sha256
             deeper = child.look(path, blob(sha256))
             with engine.begin() as connection:
                 observer.keep(connection, [by_path[path]])
                 observer.replace(connection, (sha256, claim_of(path)), deeper)
+        return len(unread) <= _FILES_A_TURN
