@@ -283,6 +283,22 @@ def test_what_somebody_holds_back_is_not_freed_by_a_commit_on_top(registry: Regi
     assert registry.review(registry.pushed({"x.txt": b"x"}))["state"] == "scanned"
 
 
+def test_what_somebody_holds_back_is_not_freed_by_a_merge(registry: Registry) -> None:
+    registry.pushed(GOOD)
+    lines = [
+        {"key": "header", "value": {"summary": "x"}},
+        {"key": "file", "value": {"path": "leak.txt", "content": "s", "encoding": "utf-8"}},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    address = f"/api/models/{MODEL}/commit/main?create_pr=1"
+    proposed = registry.as_("cleo", "POST", address, content=text).json()["commitOid"]
+    assert registry.act("rita", "quarantine", proposed, "leaked").status_code == 200
+    merged = registry.as_("ada", "POST", f"/api/models/{MODEL}/discussions/1/merge", json={})
+    found = registry.review(merged.json()["mergeCommitId"])
+    assert (found["state"], found["reason"]) == ("quarantined", "leaked")
+    assert registry.fetch("ben", "leak.txt").status_code == 403
+
+
 def test_nobody_takes_what_is_withheld_into_a_repository_of_their_own(registry: Registry) -> None:
     import hashlib
 

@@ -35,6 +35,7 @@ class Proposal:
     changed: Sequence[NewFile]  # those of them that the parent has not, or has otherwise
     deleted: Sequence[str]  # paths that the parent has and this has not
     blob: Callable[[str], Path]  # the content of a SHA-256
+    sources: Sequence[Commit] = ()  # other revisions that files are copied from, as merges do
 
 
 @dataclass(frozen=True)

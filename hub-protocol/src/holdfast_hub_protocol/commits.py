@@ -211,6 +211,7 @@ class _Draft:
             changed=tuple(self.changes.put.values()),
             deleted=tuple(sorted(self.changes.removed)),
             blob=wanted.hub.blobs.path,
+            sources=_sources(metadata, wanted.repository, wanted.operations),
         )
 
     @property
@@ -333,8 +334,8 @@ def _stored(
         else operation
         for operation in operations
     ]
-    for revision in {each.src_revision for each in found if isinstance(each, CopyFile)}:
-        _check_source(hub, caller, repository, revision)
+    for source in _sources(hub.metadata, repository, found):
+        _check_source(hub, caller, repository, source)
     # What comes inside a commit counts too: against what was pledged for it, not on top.
     hub.staging.count(
         repository,
@@ -359,14 +360,17 @@ def _stored(
     ]
 
 
-def _check_source(hub: Hub, caller: Caller, repository: Repository, revision: str | None) -> None:
-    """Raise HubError 403 unless the caller would be sent the files of what they copy from.
+def _sources(
+    metadata: MetadataStore, repository: Repository, operations: Iterable[Operation]
+) -> list[Commit]:
+    """Return the commits that are named to copy from; those from the parent are held as it is."""
+    copies = (each for each in operations if isinstance(each, CopyFile))
+    revisions = sorted({each.src_revision for each in copies if each.src_revision})
+    return [found for each in revisions if (found := metadata.commit(repository, each))]
 
-    What a commit copies from its own parent is held as that is.
-    """
-    source = revision and hub.metadata.commit(repository, revision)
-    if not source:
-        return  # the parent; or nothing at all, which whoever looks for the file says
+
+def _check_source(hub: Hub, caller: Caller, repository: Repository, source: Commit) -> None:
+    """Raise HubError 403 unless the caller would be sent the files of what they copy from."""
     try:
         hub.admission.check_fetch(caller, repository, source)
     except DisabledError as error:
