@@ -402,6 +402,15 @@ class TestQuota:
         assert upload.lines(shard([file]))[-1] == {"type": "result"}
         assert limited.hub.staging.usage("org").reserved == 15_000
 
+    def test_what_is_in_no_file_still_counts(self, limited: World) -> None:
+        upload = begin(limited)
+        one = Xorb([b"tiny", random.Random(1).randbytes(15_000)])
+        assert upload.xorb(one).status_code == 200
+        assert upload.lines(shard([File([(one, 0, 1)])]))[-1] == {"type": "result"}
+        assert limited.hub.staging.usage("org").reserved == 15_004
+        assert upload.xorb(Xorb([random.Random(2).randbytes(15_000)])).status_code == 403
+        assert upload.lines(shard([File([(one, 0, 2)])]))[-1] == {"type": "result"}
+
     def test_one_chunk_many_times_is_as_much_as_the_file(self, limited: World) -> None:
         upload = begin(limited)
         one = Xorb([bytes(5_000)])

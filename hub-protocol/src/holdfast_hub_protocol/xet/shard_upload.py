@@ -94,6 +94,13 @@ class ShardUpload:
         finally:
             staging.release(repository.key, reserved)
         note(self._epoch, zip(files, digests, strict=True))
+        staging.reserve(repository, self._left(files))
+
+    def _left(self, files: Sequence[ShardFile]) -> dict[str, int]:
+        """Return what of the files' xorbs is in no file: it lies there, and counts as before."""
+        xorbs = {term.xorb for file in files for term, _ in file.terms()}
+        left = {f"xorb:{to_hex(xorb)}": self._epoch.left(xorb) for xorb in xorbs}
+        return {key: size for key, size in left.items() if size}
 
     def _digest(self, usable: Collection[str], file: ShardFile) -> str:
         """Return the SHA-256 of the blob that a file now is."""

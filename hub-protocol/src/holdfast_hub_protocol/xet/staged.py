@@ -183,6 +183,12 @@ class Epoch:
                 if _covered(merged) == len(index):
                     self._data(digest).unlink(missing_ok=True)
 
+    def left(self, digest: bytes) -> int:
+        """Return how many bytes of a xorb stand in no blob yet."""
+        index = self.index(digest)
+        offsets = index.offsets()
+        return offsets[-1] - sum(offsets[run.end] - offsets[run.start] for run in index.segments)
+
     def end(self) -> None:
         """Begin another epoch, if this is still the current one."""
         _begin(self.folder.parent, over=self.name)
