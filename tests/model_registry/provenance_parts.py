@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import yaml
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from holdfast_hub_protocol.blobs import BlobStore
@@ -19,6 +20,7 @@ from holdfast_hub_protocol.metadata import MAIN, MetadataStore
 from holdfast_hub_protocol.publishing import publish
 from holdfast_hub_protocol.records import NewCommit, NewFile
 from holdfast_hub_protocol.schema import open_engine
+from holdfast_model_registry.cli import main
 from holdfast_model_registry.readers import put_access
 from holdfast_model_registry.signing_envelope import TrustedKey
 from holdfast_model_registry.signing_key import RegistryKey, open_registry_key
@@ -109,3 +111,19 @@ def card(**front: object) -> bytes:
 def digests_of(files: Mapping[str, bytes]) -> dict[str, str]:
     """Return path -> SHA-256."""
     return {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+
+
+@dataclass
+class Done:
+    """What a command printed, and how it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: str | Path) -> Done:
+    """Run the registry's command in this process: its start is not what is tested here."""
+    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return Done(result.exit_code, result.stdout, result.stderr)

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
-from provenance_parts import card, make_shelf
+from provenance_parts import card, command, make_shelf
 from registry_parts import ADA, LABELS, SEED, make_model, program, run_registry
 
-from holdfast_model_registry.cli import main
 from holdfast_model_registry.readers import put_access
 from holdfast_trust.ledger import read
 from postgresql_server import postgresql_server
@@ -34,22 +32,6 @@ MIRROR = "hft_mirror-of-elsewhere-01"
 TINY = "research/tiny"
 SECRET = "research/secret"
 FRENCH = "research/french"
-
-
-@dataclass
-class Done:
-    """What a command printed, and how it ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def command(*arguments: str | Path) -> Done:
-    """Run the registry's command in this process: its start is not what is tested here."""
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return Done(result.exit_code, result.stdout, result.stderr)
 
 
 def prepare(folder: Path, *, weights: int = 40_000) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from provenance_parts import LAB_KEY
-from registry_parts import ADA, BOB, LABELS, MODEL, SEED, command, make_model, run_registry
+from provenance_parts import LAB_KEY, command
+from registry_parts import ADA, BOB, LABELS, MODEL, SEED, make_model, run_registry
 
 from holdfast_model_registry.signing_envelope import key_pem
 
