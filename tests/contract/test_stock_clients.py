@@ -121,6 +121,15 @@ def test_huggingface_hub(run: Run, scenario: str) -> None:
     assert scenario not in run.failed, run.failed[scenario]
 
 
+def test_each_version_uploads_its_own_way(run: Run) -> None:
+    by_xet, by_lfs = {"xet-write-token", "xet-xorb", "xet-shard"}, {"lfs-batch", "lfs-upload"}
+    if run.version.startswith("2."):
+        assert by_xet <= run.operations
+    else:
+        assert by_lfs <= run.operations
+        assert not by_xet & run.operations
+
+
 @pytest.mark.parametrize("scenario", scenarios(*LIBRARIES))
 def test_transformers_and_datasets(libraries: Run, scenario: str) -> None:
     assert scenario in libraries.seconds, "it did not run"
