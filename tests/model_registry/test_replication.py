@@ -18,6 +18,8 @@ import yaml
 from provenance_parts import card, command, make_shelf
 from registry_parts import ADA, LABELS, SEED, make_model, program, run_registry
 
+from holdfast_hub_protocol import schema
+from holdfast_hub_protocol.identifiers import RepositoryId
 from holdfast_model_registry.readers import put_access
 from holdfast_trust.ledger import read
 from postgresql_server import postgresql_server
@@ -338,7 +340,6 @@ def test_killed_in_the_middle_it_shows_nothing_and_goes_on_later(
 
 
 def test_a_partial_file_that_was_altered_is_found_out(pair: Pair) -> None:
-    from holdfast_hub_protocol.identifiers import RepositoryId
     from holdfast_model_registry.folder import read_folder
 
     revision, _ = read_folder(RepositoryId.parse(TINY), pair.folder / "tiny")
@@ -408,10 +409,18 @@ def test_data_sets_travel_too_and_bring_their_lineage(pair: Pair, tmp_path: Path
     with make_shelf(f"sqlite:///{pair.folder}/data/registry.db", pair.folder / "data") as shelf:
         front = {"README.md": card(datasets=["research/upstream"]), "a.parquet": b"rows"}
         _, commit = shelf.publish("research/corpus", front, LABELS, kind="dataset")
+        table = schema.repositories
+        with shelf.metadata.engine.begin() as connection:
+            gate = table.update().where(table.c.kind == "dataset").values(gated="manual")
+            connection.execute(gate)
     name = "datasets/research/corpus"
     status, said = pair.copy("--repo", name)
     (copied,) = said["repositories"]
     assert (status, copied["kind"], copied["commits"]) == (0, "dataset", 1)
+    with make_shelf(f"sqlite:///{pair.target}/registry.db", pair.target) as copy:
+        there = copy.metadata.repository(RepositoryId.parse("research/corpus", "dataset"))
+        assert there is not None
+        assert there.gated == "manual"
     done = command(
         "model", "verify", "research/corpus", "--dataset", "--data", pair.target, "--json"
     )

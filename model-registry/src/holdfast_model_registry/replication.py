@@ -194,7 +194,11 @@ class Replicator:
         state: RepositoryState,
         teams: Sequence[str] | None,
     ) -> bool:
-        """Give a copy its labels: the strictest of the source's and those that it has here."""
+        """Give a copy its labels, the strictest of the source's and its own, and its gate."""
+        table = schema.repositories
+        if state.gated:
+            ungated = (table.c.id == key) & (table.c.gated == "")
+            connection.execute(table.update().where(ungated).values(gated=state.gated))
         known = connection.execute(
             sa.select(access.c.labels).where(access.c.repository_id == key)
         ).scalar_one_or_none()

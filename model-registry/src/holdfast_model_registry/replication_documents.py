@@ -57,6 +57,7 @@ class RepositoryState(BaseModel):
     repository: str
     former_names: tuple[str, ...]
     labels: dict[str, str]
+    gated: Literal["", "auto", "manual"]
     refs: dict[Annotated[str, Field(pattern=r"^refs/(heads|tags)/.{1,256}$")], Hex40]
     commits: tuple[Hex40, ...]
     at: datetime
@@ -92,6 +93,7 @@ def state_of(connection: sa.Connection, repository: Repository) -> RepositorySta
         repository=str(repository.id),
         former_names=tuple(sorted(former)),
         labels=labels_of(connection, [repository.key]).get(repository.key, {}),
+        gated=repository.gated,
         refs={name: oid for name, oid in pointed.items() if oid in parents},
         commits=tuple(_parents_first(parents, pointed.values())),
         at=datetime.now(UTC).replace(microsecond=0),
