@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import anyio
 import anyio.from_thread
 
 from holdfast_hub_protocol import errors
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 MAX_WHOLE_BODY: Final = 8 << 20
 # Several are asked for at once: asking the event loop costs as much as copying 100 KB.
 _AT_ONCE: Final = 1 << 20
-# For that much, or the end: who sends nothing more must not keep a thread for ever.
-PATIENCE_SECONDS: Final = 120
 
 
 class Body:
@@ -65,14 +62,6 @@ class Body:
             self._ended = True
 
     async def _next_pieces(self) -> list[bytes]:
-        try:
-            with anyio.fail_after(PATIENCE_SECONDS):
-                return await self._come_in()
-        except TimeoutError:
-            self._ended = True
-            raise errors.HubError(408, "The body of the request did not come") from None
-
-    async def _come_in(self) -> list[bytes]:
         pieces: list[bytes] = []
         size = 0
         while not self._ended and size < _AT_ONCE:
