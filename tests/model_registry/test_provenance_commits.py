@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from provenance_parts import LAB_KEY, card, digests_of
 from review_parts import MODEL, SAFE, Registry, open_registry, policy_of
 
@@ -78,6 +79,19 @@ def test_where_a_signature_is_needed_nothing_comes_in_without(tmp_path: Path) ->
         assert answer.status_code == 403
         assert "A model needs a signature by a signer of this site" in answer.text
         registry.pushed(signed(FILES))
+
+
+def test_a_history_written_anew_needs_its_signature_too(tmp_path: Path) -> None:
+    policy = policy_of(model_signature="required")
+    with open_registry(tmp_path, policy=policy, signers=[LAB]) as registry:
+        registry.create()
+        registry.pushed(signed(FILES))
+    other = Signer(name="other", key=key_pem(ec.generate_private_key(ec.SECP256R1()).public_key()))
+    with open_registry(tmp_path, policy=policy, signers=[other]) as registry:
+        path = f"/api/models/{MODEL}/super-squash/main"
+        answer = registry.as_("boss", "POST", path, json={"message": "anew"})
+        assert answer.status_code == 403
+        assert "A model needs a signature by a signer of this site" in answer.text
 
 
 def test_every_commit_has_a_manifest_with_gits_own_text(registry: Registry) -> None:

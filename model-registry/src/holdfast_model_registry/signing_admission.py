@@ -46,9 +46,14 @@ class ProvenanceAdmission:
             raise AdmissionError(why)
 
     def published(self, connection: sa.Connection, proposal: Proposal, commit_oid: str) -> None:
-        """Keep it all with the commit; refuse sources whose labels contradict the repository's."""
+        """Keep it all with the commit; refuse what `admit` would, and sources of other labels."""
         self.inner.published(connection, proposal, commit_oid)
         examined = self.provenance.examine(proposal.files, proposal.blob)
+        # Histories written anew are published without having been admitted; so is a repository's
+        # first commit, which has no parent and no model yet.
+        kind = proposal.repository.id.kind
+        if proposal.parent and (why := self.provenance.refusal(kind, examined)):
+            raise AdmissionError(why)
 
         def visible(repository_key: int) -> bool:
             return any(
