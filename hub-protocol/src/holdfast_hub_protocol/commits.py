@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, overload
 
 from holdfast_hub_protocol import changes, errors, facts, snapshots, writing
@@ -280,9 +279,16 @@ class _Files(Sequence[NewFile]):
     def __init__(self, metadata: MetadataStore, found: changes.Changes) -> None:
         self._metadata = metadata
         self._changes = found
+        # Not a cached_property: its lock is everybody's, and this one asks the database.
+        self._found: tuple[NewFile, ...] | None = None
 
-    @cached_property
+    @property
     def _all(self) -> tuple[NewFile, ...]:
+        if self._found is None:
+            self._found = self._read()
+        return self._found
+
+    def _read(self) -> tuple[NewFile, ...]:
         base = self._changes.base
         before = [] if base is None else self._metadata.files(base)
         kept = {

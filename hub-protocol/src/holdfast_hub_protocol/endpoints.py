@@ -107,11 +107,16 @@ class Visit:
     operation: str = ""
     verb: Verb = Verb.READ
     verdict: Verdict = _ALLOWED
+    _body: bytes | None = None
 
-    @functools.cached_property
+    @property
     def body(self) -> bytes:
         """The whole body, at most 8 MiB (HubError 413)."""
-        return self.incoming.whole()
+        # Not a cached_property: in Python 3.11 all instances share its lock, and one who sends
+        # slowly would keep up everybody.
+        if self._body is None:
+            self._body = self.incoming.whole()
+        return self._body
 
     @property
     def stream(self) -> Iterator[bytes]:
