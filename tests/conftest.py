@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 from holdfast_installer.lab.machine import missing_for_lab
 
 REQUIRED = os.environ.get("HOLDFAST_REQUIRE_LAB") == "1"
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let children hear it: a shell's background jobs inherit a deaf ear."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

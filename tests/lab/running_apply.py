@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -26,8 +25,6 @@ class Running:
         command = [*site.inside("operator", HOLDFAST, "apply"), "--site", site.site_file]
         self._site = site
         self._output = site.folder / "apply.out"
-        # Ignored signals are inherited: run in a shell's background, we would pass on a deaf ear.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         with self._output.open("w") as output:
             # A session of its own stands for a terminal of its own, for Ctrl-C.
             self.process = subprocess.Popen(
