@@ -8,9 +8,8 @@ import httpx
 import pytest
 from console_parts import ADA, MODEL, RUTH, run_console
 
-from holdfast_console.sessions import Session, Sessions
-from holdfast_console.settings import Settings, read_settings
-from holdfast_trust.errors import TrustError
+from holdfast_console.sessions import Sessions
+from holdfast_console.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,29 +135,3 @@ def test_a_secret_outlives_the_process(tmp_path: Path, console: Console) -> None
         cookies = {"holdfast": entered.cookies["holdfast"]}
         answer = httpx.get(f"{url}/models", cookies=cookies, trust_env=False, timeout=20)
     assert answer.status_code == 200
-
-
-def test_a_cookie_over_tls_is_bound_to_its_host() -> None:
-    from starlette.responses import Response
-
-    settings = Settings(registry="http://127.0.0.1:1", public_url="https://console.example")
-    response = Response()
-    sessions = Sessions(settings)
-    sessions.write(response, Session("ada", ADA))
-    assert response.headers["set-cookie"].startswith("__Host-holdfast=")
-    assert "Secure" in response.headers["set-cookie"]
-
-
-@pytest.mark.parametrize(
-    ("options", "names"),
-    [
-        ({"registry": "ftp://x"}, "registry"),
-        ({"registry": "http://x", "listen": "nowhere"}, "listen"),
-        ({"registry": "http://x", "colour": "blue"}, "colour"),
-        ({}, "registry"),
-    ],
-)
-def test_wrong_settings_are_named(options: dict[str, str], names: str) -> None:
-    with pytest.raises(TrustError, match="mistakes") as caught:
-        read_settings(None, options)
-    assert names in caught.value.cause
