@@ -55,3 +55,9 @@ def test_every_page_is_reachable_from_the_map() -> None:
     pages = {page.name for page in (ROOT / "docs/capabilities").glob("*.md")}
     index = (ROOT / "docs/capabilities/README.md").read_text()
     assert {page for page in pages if page not in index and page != "README.md"} == set()
+
+
+def test_no_help_shows_its_own_marks() -> None:
+    texts = {path: command.get_help(click.Context(command)) for path, command in every_command()}
+    assert len(texts) > 20
+    assert [path for path, text in texts.items() if "\\b" in text] == []

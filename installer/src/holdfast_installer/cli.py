@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup)
 @click.version_option(package_name="holdfast-installer")
 def main_group() -> None:
-    r"""Turn bare Debian hosts into a sovereign AI platform, with no route out.
+    """Turn bare Debian hosts into a sovereign AI platform, with no route out.
 
     \b
     On the connected side:   holdfast init, bundle lock, bundle build, bundle verify
@@ -75,7 +75,7 @@ def main_group() -> None:
     To practise both:        holdfast quickstart
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 refused with findings.
-    """
+    """  # noqa: D301 - \b is click's mark for text to leave as it is
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

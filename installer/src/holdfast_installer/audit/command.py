@@ -36,12 +36,12 @@ COLOURS = {"pass": "green", "fail": "bold red", "error": "red"}
 def audit(
     *, site_path: Path, controls: tuple[str, ...], evidence: Path | None, as_json: bool
 ) -> None:
-    r"""Observe the controls on the running hosts; exit 3 where one does not hold.
+    """Observe the controls on the running hosts; exit 3 where one does not hold.
 
     \b
     holdfast audit --site site.yml
     holdfast audit --site site.yml --control EGR-01 --json
-    """
+    """  # noqa: D301 - \b is click's mark for text to leave as it is
     site = load_site(site_path)
     result = observe(site, controls)
     path = write(result, evidence or site_path.parent / "evidence")

@@ -25,14 +25,14 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.group()
 def bundle() -> None:
-    r"""Collect everything a site needs, signed, in one folder that can be carried.
+    """Collect everything a site needs, signed, in one folder that can be carried.
 
     \b
     holdfast bundle lock --site site.yml -o bundle.lock    decide and pin
     holdfast bundle build --lock bundle.lock -o bundle     fetch, check, sign
     holdfast bundle verify bundle                          on either side of the gap
     holdfast bundle show bundle                            what, how big, from where, which licence
-    """
+    """  # noqa: D301 - \b is click's mark for text to leave as it is
 
 
 @bundle.command()

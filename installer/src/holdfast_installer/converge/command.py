@@ -47,7 +47,7 @@ def apply(
     journal: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Make the hosts what the site file says, from the bundle alone.
+    """Make the hosts what the site file says, from the bundle alone.
 
     Run it again after any interruption: it goes on where it stopped. Exit 3 where something bars
     it; then nothing was touched.
@@ -56,7 +56,7 @@ def apply(
     holdfast apply --site site.yml --bundle bundle
     holdfast apply --site site.yml --bundle bundle --check
     holdfast apply --site site.yml --bundle bundle --capability gateway
-    """
+    """  # noqa: D301 - \b is click's mark for text to leave as it is
     site = load_site(site_path)
     unknown = sorted(set(capabilities) - capability_names())
     if unknown:

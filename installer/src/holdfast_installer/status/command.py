@@ -26,7 +26,7 @@ from holdfast_installer.status.hosts import HostStatus, SiteStatus, Unit, take_s
 )
 @json_option
 def status(*, site_path: Path, local: bool, state: Path | None, as_json: bool) -> None:
-    r"""Show what runs on each host, which models are served, and why one is not.
+    """Show what runs on each host, which models are served, and why one is not.
 
     \b
     holdfast status --site site.yml
@@ -34,7 +34,7 @@ def status(*, site_path: Path, local: bool, state: Path | None, as_json: bool) -
 
     Ends with 3 where something of the site does not run; with --local, 1 unless every service
     runs and answers. Nothing is changed.
-    """
+    """  # noqa: D301 - \b is click's mark for text to leave as it is
     if local:
         show_status(state, as_json=as_json)
         return
