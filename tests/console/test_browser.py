@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from console_parts import ADA, MODEL, RUTH
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -24,7 +25,10 @@ SCREENSHOTS = os.environ.get("HOLDFAST_SCREENSHOTS", "")
 
 
 def until(browser: WebDriver, holds: Callable[[], object]) -> None:
-    WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda _: holds())
+    # One page is leaving while the next one comes.
+    leaving = (NoSuchElementException, StaleElementReferenceException)
+    wait = WebDriverWait(browser, 15, poll_frequency=0.05, ignored_exceptions=leaving)
+    wait.until(lambda _: holds())
 
 
 def text(browser: WebDriver) -> str:
@@ -33,10 +37,11 @@ def text(browser: WebDriver) -> str:
 
 def sign_in(browser: WebDriver, console: Console, token: str, path: str = "/models") -> None:
     browser.get(console.url + path)
-    field = browser.switch_to.active_element  # the page puts the cursor there
-    assert field.get_attribute("id") == "token"
-    field.send_keys(token, Keys.ENTER)
-    until(browser, lambda: "/sign-in" not in browser.current_url)
+    # The page puts the cursor there.
+    until(browser, lambda: browser.switch_to.active_element.get_attribute("id") == "token")
+    browser.switch_to.active_element.send_keys(token, Keys.ENTER)
+    until(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "header .user"))
+    until(browser, lambda: browser.execute_script("return document.readyState") == "complete")
 
 
 def shot(browser: WebDriver, name: str) -> None:
@@ -81,6 +86,7 @@ def test_a_card_shows_what_it_says_and_runs_and_loads_nothing(
 def test_the_list_narrows_as_one_types(console: Console, browser: WebDriver) -> None:
     sign_in(browser, console, ADA)
     until(browser, lambda: MODEL in text(browser))
+    assert "/models" in browser.current_url
     shot(browser, "models")
     browser.find_element(By.ID, "search").send_keys("nothing-like-it")
     until(browser, lambda: "Nothing here" in text(browser))
@@ -91,9 +97,9 @@ def test_the_list_narrows_as_one_types(console: Console, browser: WebDriver) -> 
 def test_files_are_listed_and_text_is_shown(console: Console, browser: WebDriver) -> None:
     sign_in(browser, console, ADA, f"/models/{MODEL}/files/main")
     shot(browser, "files")
-    browser.find_element(By.LINK_TEXT, "tokenizer/").click()
-    browser.find_element(By.LINK_TEXT, "deep/").click()
-    browser.find_element(By.LINK_TEXT, "größe 100% #1.txt").click()
+    for name in ("tokenizer/", "deep/", "größe 100% #1.txt"):
+        until(browser, lambda name=name: browser.find_elements(By.LINK_TEXT, name))
+        browser.find_element(By.LINK_TEXT, name).click()
     until(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "pre.file"))
     assert browser.find_element(By.CSS_SELECTOR, "pre.file").text == "ü"
     browser.get(f"{console.url}/models/{MODEL}/file/main/model.safetensors")
