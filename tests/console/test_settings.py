@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from console_parts import ADA
 from starlette.responses import Response
@@ -10,6 +12,9 @@ from holdfast_console.cards import render_card
 from holdfast_console.sessions import Session, Sessions
 from holdfast_console.settings import Settings, read_settings
 from holdfast_trust.errors import TrustError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_cookie_over_tls_is_bound_to_its_host() -> None:
@@ -52,3 +57,10 @@ def test_a_card_brings_no_markup_of_its_own(hostile: str) -> None:
     assert "license" not in rendered
     for tag in ("<script", "<img", "<iframe", 'href="javascript', 'href="data'):
         assert tag not in rendered.lower()
+
+
+def test_a_short_secret_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * 31)
+    with pytest.raises(TrustError, match="fewer than 32 bytes"):
+        Sessions(Settings(registry="http://127.0.0.1:1", secret_file=secret))

@@ -10,6 +10,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
 from holdfast_console.application import create_application
+from holdfast_console.sessions import Sessions
 from holdfast_trust.errors import TrustError
 
 if TYPE_CHECKING:
@@ -25,10 +26,7 @@ def serve(settings: Settings) -> None:
     """
     host, port = settings.address
     try:
-        if settings.secret_file and len(settings.secret_file.read_bytes()) < 32:
-            raise TrustError(
-                "the secret holds fewer than 32 bytes", where=str(settings.secret_file)
-            )
+        Sessions(settings)  # the worker would only say that it died
         # granian would panic
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from holdfast_trust.errors import TrustError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -74,6 +76,6 @@ class Sessions:
 def _key(secret_file: Path | None) -> bytes:
     secret = secret_file.read_bytes() if secret_file else secrets.token_bytes(32)
     if len(secret) < 32:
-        raise ValueError(f"{secret_file} holds fewer than 32 bytes")
+        raise TrustError("the secret holds fewer than 32 bytes", where=str(secret_file))
     digest = hashlib.sha256(b"holdfast-console session\0" + secret).digest()
     return base64.urlsafe_b64encode(digest)

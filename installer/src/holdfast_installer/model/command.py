@@ -149,15 +149,7 @@ def access(ctx: click.Context, /, *, name: str, site_path: Path, **options: Any)
 @token_option
 @json_option
 @click.pass_context
-def approve(
-    ctx: click.Context,
-    *,
-    revision: str,
-    site_path: Path,
-    note: str,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
+def approve(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - handed on as they are
     """Let a revision be served; where the profiles ask for two people, each says so once.
 
     With a token its user approves, who must be a reviewer or an operator of the site. Without one
@@ -168,7 +160,7 @@ def approve(
     holdfast model approve org/name --site site.yml
     holdfast model approve org/name@0123456789ab --token-file ada.token --note "as published"
     """  # noqa: D301 - \b is click's mark for lines to leave as they are
-    _decide(ctx, "approve", revision, site_path, note, token_file, as_json=as_json)
+    _decide(ctx, "approve", **options)
 
 
 @model.command("quarantine")
@@ -178,15 +170,7 @@ def approve(
 @token_option
 @json_option
 @click.pass_context
-def quarantine(
-    ctx: click.Context,
-    *,
-    revision: str,
-    site_path: Path,
-    note: str,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
+def quarantine(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - handed on as they are
     """Take a revision back: only its writers and reviewers get it, no host serves it.
 
     The serving hosts are told at once: units that run it are stopped, and say why in their logs.
@@ -194,7 +178,7 @@ def quarantine(
     \b
     holdfast model quarantine org/name --note "wrong licence" --site site.yml
     """  # noqa: D301 - \b is click's mark for lines to leave as they are
-    _decide(ctx, "quarantine", revision, site_path, note, token_file, as_json=as_json)
+    _decide(ctx, "quarantine", **options)
 
 
 @model.command("reject")
@@ -204,31 +188,23 @@ def quarantine(
 @token_option
 @json_option
 @click.pass_context
-def reject(
-    ctx: click.Context,
-    *,
-    revision: str,
-    site_path: Path,
-    note: str,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
+def reject(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - handed on as they are
     """Quarantine a revision for good: no approval leads out until it is quarantined again.
 
     \b
     holdfast model reject org/name@0123456789ab --note "not ours to serve" --site site.yml
     """  # noqa: D301 - \b is click's mark for lines to leave as they are
-    _decide(ctx, "reject", revision, site_path, note, token_file, as_json=as_json)
+    _decide(ctx, "reject", **options)
 
 
-def _decide(  # noqa: PLR0917 - a decision is all of this
+def _decide(
     ctx: click.Context,
     verb: str,
+    *,
     revision: str,
     site_path: Path,
     note: str,
     token_file: Path | None,
-    *,
     as_json: bool,
 ) -> None:
     site = load_site(site_path)
