@@ -2,8 +2,8 @@
 
 import logging
 
+from holdfast_gateway.api.errors import ApiError, invalid_api_key, unavailable
 from holdfast_gateway.config import Model, Trust
-from holdfast_gateway.errors import invalid_api_key, unavailable
 from holdfast_trust.decisions import Decision, Decisions, Resource
 from holdfast_trust.errors import TrustError
 from holdfast_trust.principals import Principal
@@ -68,6 +68,19 @@ class Access:
         self._store.close()
 
 
-def team_of(principal: Principal, model: Model) -> str | None:
-    """Return the team a request is counted for: the first by name that may use the model."""
-    return min(set(principal.teams) & set(model.teams), default=None)
+def team_of(principal: Principal, model: Model, wanted: str | None) -> str | None:
+    """Return the team a request is counted for: the one the client names, else the first by name.
+
+    Only teams of the principal's that may use the model count; raise ApiError 403 for another.
+    """
+    teams = set(principal.teams) & set(model.teams)
+    if not wanted:
+        return min(teams, default=None)
+    if wanted not in teams:
+        raise ApiError(
+            403,
+            f"You cannot use '{model.id}' for the team '{wanted}' (OpenAI-Organization). Leave the "
+            f"header out, or name one of: {', '.join(sorted(teams)) or 'none'}.",
+            code="not_your_team",
+        )
+    return wanted

@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from holdfast_gateway.calls import ENDPOINTS
+from holdfast_gateway.api.calls import ENDPOINTS
+from holdfast_gateway.api.errors import SERVER_ERROR, ApiError, unknown_url
+from holdfast_gateway.api.models import Models
 from holdfast_gateway.config import Config
-from holdfast_gateway.errors import SERVER_ERROR, ApiError, unknown_url
 from holdfast_gateway.inference import Inference
-from holdfast_gateway.models import Models
 from holdfast_gateway.services import Services, running
 
 log = logging.getLogger("holdfast.gateway")

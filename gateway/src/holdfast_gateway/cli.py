@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_gateway import config as configuration
 from holdfast_gateway import server, services
-from holdfast_gateway.usage import UsageStore, UsageSum
+from holdfast_gateway.metering.usage import UsageStore, UsageSum
 from holdfast_trust.errors import TrustError
 
 _CONFIG = click.option(

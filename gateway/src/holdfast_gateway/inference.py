@@ -1,18 +1,28 @@
 """The endpoints that ask a model: who, what, may they, then the answer."""
 
 import time
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from holdfast_gateway.access import team_of
-from holdfast_gateway.answer import Answer
-from holdfast_gateway.body import ClientGoneError, read_body
-from holdfast_gateway.calls import parse
+from holdfast_gateway.api.body import ClientGoneError, read_body
+from holdfast_gateway.api.calls import parse
+from holdfast_gateway.api.errors import (
+    ApiError,
+    invalid,
+    model_not_found,
+    unavailable,
+    unknown_url,
+)
+from holdfast_gateway.chain.answer import Answer
 from holdfast_gateway.client import Ended
-from holdfast_gateway.errors import model_not_found, unavailable, unknown_url
+from holdfast_gateway.metering.transaction import CLIENT_GONE, Transaction
+from holdfast_gateway.question import Question
 from holdfast_gateway.services import Services
-from holdfast_gateway.transaction import CLIENT_GONE, Transaction
+
+_LONGEST_SESSION = 128
 
 
 class Inference:
@@ -42,30 +52,36 @@ class Inference:
         call = parse(self._endpoint, body)
         model = services.models.get(call.model)
         decision = services.access.may_infer(principal, call.model, model)
-        request_id: str = request.state.request_id
-        transaction = Transaction(
-            services.recorder,
-            request_id=request_id,
+        seen = model if decision.allowed else None
+        team = request.headers.get("openai-organization")
+        question = Question(
+            request_id=request.state.request_id,
             started=started,
+            time=datetime.now(UTC),
             principal=principal,
-            team=team_of(principal, model) if model else None,
+            team=None if seen is None else team_of(principal, seen, team),
+            session=_session(request),
             call=call,
+            model=seen,
             decision=decision,
         )
-        if model is None or not decision.allowed:
+        transaction = Transaction(services.recorder, question)
+        if seen is None:
             transaction.refuse(404)
             raise model_not_found(call.model)
         answer = Answer(
             upstream=services.upstream,
-            base=model.upstream,
-            call=call,
-            request_id=request_id,
+            base=seen.upstream,
+            question=question,
+            payload=call.payload(services.fairness.steering(question)),
             limits=services.config.limits,
             transaction=transaction,
             send=send,
         )
         try:
-            ended = await services.inflight.run(request_id, receive, answer.give())
+            ended = await services.inflight.run(
+                question.request_id, receive, self._give(question, transaction, answer)
+            )
             if ended is Ended.CLIENT_GONE:
                 transaction.end("aborted", CLIENT_GONE)
             elif ended is Ended.STOPPED:
@@ -73,3 +89,38 @@ class Inference:
         finally:
             # Reached without an end only through a defect of ours: it is counted all the same.
             transaction.end("error", 500)
+
+    async def _give(self, question: Question, transaction: Transaction, answer: Answer) -> None:
+        """Reserve, wait for a place, answer; whatever happens, give back what was held."""
+        try:
+            reservation = await self._services.budgets.reserve(question)
+        except ApiError as error:
+            transaction.refuse(error.status)
+            raise
+        try:
+            place = await self._services.fairness.admit(question)
+        except ApiError as error:
+            transaction.refuse(error.status)
+            reservation.settle(transaction.tokens, sent=False)
+            raise
+        except BaseException:  # the client has gone, or we are being stopped
+            reservation.settle(transaction.tokens, sent=False)
+            raise
+        transaction.waited_seconds = place.waited_seconds
+        answer.headers = reservation.headers
+        try:
+            await answer.give()
+        finally:
+            place.leave()
+            reservation.settle(transaction.tokens, sent=transaction.sent)
+
+
+def _session(request: Request) -> str | None:
+    """Return the client's name for a transaction of several requests."""
+    session = request.headers.get("x-session-id")
+    if session is not None and not (session.isprintable() and len(session) <= _LONGEST_SESSION):
+        raise invalid(
+            f"X-Session-Id is longer than {_LONGEST_SESSION} characters or not printable.",
+            code="invalid_value",
+        )
+    return session or None

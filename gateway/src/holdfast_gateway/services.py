@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from holdfast_gateway.access import Access
+from holdfast_gateway.budgets.reservations import Budgets
+from holdfast_gateway.chain.upstream import Upstream
 from holdfast_gateway.client import Inflight
 from holdfast_gateway.config import Config, Model
-from holdfast_gateway.journal import Journal
-from holdfast_gateway.recorder import Recorder
-from holdfast_gateway.upstream import Upstream
-from holdfast_gateway.usage import UsageStore
+from holdfast_gateway.fairness.admission import Fairness
+from holdfast_gateway.metering.journal import Journal
+from holdfast_gateway.metering.recorder import Recorder
+from holdfast_gateway.metering.usage import UsageStore
 
 _LAST_WRITES_SECONDS = 15.0
 
@@ -25,6 +27,8 @@ class Services:
     access: Access
     upstream: Upstream
     recorder: Recorder
+    budgets: Budgets = field(default_factory=Budgets)
+    fairness: Fairness = field(default_factory=Fairness)
     inflight: Inflight = field(default_factory=Inflight)
     started_at: int = field(default_factory=lambda: int(time.time()))
 

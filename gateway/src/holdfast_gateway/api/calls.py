@@ -1,10 +1,11 @@
 """What a client asks for: a request body checked, stripped of what is ours, and rewritten."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from holdfast_gateway.errors import invalid
+from holdfast_gateway.api.errors import invalid
 
 T = TypeVar("T")
 
@@ -46,16 +47,27 @@ _NAMES: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Call:
-    """One checked request. `payload` is the body for the upstream."""
+    """One checked request. `request` is the body without what only the site may say.
+
+    `size` is the body's length in bytes; `max_tokens` what the client asked for at most, for each
+    choice; `prompts` how many there are.
+    """
 
     endpoint: str
     model: str
-    payload: bytes
+    request: dict[str, Any]  # Any: JSON of a stranger, looked at field by field
+    size: int = 0
+    max_tokens: int | None = None
+    prompts: int = 1
     stream: bool = False
     wants_usage: bool = False
     wants_continuous_usage: bool = False
     choices_per_prompt: int = 1
     one_choice: bool = True
+
+    def payload(self, steering: Mapping[str, object]) -> bytes:
+        """Return the body for the upstream, with what the site itself says."""
+        return _dump({**self.request, **steering})
 
 
 def parse(endpoint: str, body: bytes) -> Call:
@@ -91,18 +103,34 @@ def parse(endpoint: str, body: bytes) -> Call:
             "include_usage": True,
             "continuous_usage_stats": True,
         }
+    max_tokens = _max_tokens(request)
     prompt = request.get("prompt")
-    many_prompts = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+    many_prompts = prompts is prompt
     return Call(
         endpoint=endpoint,
         model=model,
-        payload=_dump(request),
+        request=request,
+        size=len(body),
+        max_tokens=max_tokens,
+        prompts=len(prompts),
         stream=stream,
         wants_usage=usage,
         wants_continuous_usage=continuous,
         choices_per_prompt=choices,
         one_choice=choices == 1 and not many_prompts,
     )
+
+
+def _max_tokens(request: dict[str, Any]) -> int | None:
+    found = [
+        _optional(request, field, int, default=0)
+        for field in ("max_completion_tokens", "max_tokens")
+        if request.get(field) is not None
+    ]
+    if any(each < 0 for each in found):
+        raise invalid("'max_tokens' is negative.", code="invalid_value", param="max_tokens")
+    return found[0] if found else None
 
 
 def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at field by field

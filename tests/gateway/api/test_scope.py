@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from scripted_upstream import MODEL as SCRIPTED
 
 from holdfast_gateway.access import Access, team_of
 from holdfast_gateway.config import Labels, Model, Trust
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from gateway_parts import RunningGateway
 
 MODEL = Model(
     id="org/name",
@@ -50,5 +53,14 @@ async def test_what_a_token_is_bound_to_holds_for_asking_models(
     assert decision.allowed is (team is not None), decision.reason
     assert not access.may_infer(principal, "org/absent", None).allowed
     if team is not None:
-        assert team_of(principal, MODEL) == team
+        assert team_of(principal, MODEL, None) == team
     access.close()
+
+
+def test_the_client_names_the_team_that_pays(gateway: RunningGateway) -> None:
+    body = {"model": SCRIPTED, "messages": [{"role": "user", "content": "x"}]}
+    own = gateway.post(body, headers={"OpenAI-Organization": "research"})
+    assert own.status_code == 200
+    other = gateway.post(body, headers={"OpenAI-Organization": "press"})
+    assert (other.status_code, other.json()["error"]["code"]) == (403, "not_your_team")
+    assert gateway.rows(1)[0]["team"] == "research"

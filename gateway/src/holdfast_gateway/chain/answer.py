@@ -8,15 +8,15 @@ from contextlib import suppress
 import aiohttp
 from starlette.types import Send
 
-from holdfast_gateway.calls import Call
+from holdfast_gateway.api.errors import ApiError, interrupted, upstream_failed, upstream_timeout
+from holdfast_gateway.api.refusals import read_refusal
+from holdfast_gateway.chain.sse import EventSplitter, EventTooLargeError, data_of
+from holdfast_gateway.chain.upstream import Upstream
+from holdfast_gateway.chain.view import StreamView
 from holdfast_gateway.config import Limits
-from holdfast_gateway.errors import ApiError, interrupted, upstream_failed, upstream_timeout
-from holdfast_gateway.refusals import read_refusal
-from holdfast_gateway.sse import EventSplitter, EventTooLargeError, data_of
-from holdfast_gateway.tokens import read_answer
-from holdfast_gateway.transaction import Transaction
-from holdfast_gateway.upstream import Upstream
-from holdfast_gateway.view import StreamView
+from holdfast_gateway.metering.tokens import read_answer
+from holdfast_gateway.metering.transaction import Transaction
+from holdfast_gateway.question import Question
 
 log = logging.getLogger("holdfast.gateway")
 
@@ -32,16 +32,18 @@ class Answer:
         *,
         upstream: Upstream,
         base: str,
-        call: Call,
-        request_id: str,
+        question: Question,
+        payload: bytes,
         limits: Limits,
         transaction: Transaction,
         send: Send,
     ) -> None:
         self._upstream = upstream
         self._base = base
-        self._call = call
-        self._request_id = request_id
+        self._call = question.call
+        self._request_id = question.request_id
+        self._payload = payload
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self._limits = limits
         self._transaction = transaction
         self._send = send
@@ -68,9 +70,10 @@ class Answer:
     async def _give(self) -> None:
         response: aiohttp.ClientResponse | None = None
         try:
+            self._transaction.sent = True
             async with asyncio.timeout(self._limits.first_byte_seconds) as deadline:
                 response = await self._upstream.post(
-                    self._base, self._call.endpoint, self._call.payload, self._request_id
+                    self._base, self._call.endpoint, self._payload, self._request_id
                 )
                 if response.status != 200:
                     raise await self._refusal(response)
@@ -182,7 +185,7 @@ class Answer:
 
     async def _start(self, content_type: bytes, length: int | None) -> None:
         self._started = True
-        headers = [(b"content-type", content_type)]
+        headers = [(b"content-type", content_type), *self.headers]
         if length is None:
             headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         else:

@@ -4,8 +4,8 @@ import asyncio
 
 from starlette.requests import Request
 
+from holdfast_gateway.api.errors import ApiError, invalid
 from holdfast_gateway.config import Limits
-from holdfast_gateway.errors import ApiError, invalid
 
 
 class ClientGoneError(Exception):

@@ -3,8 +3,8 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from holdfast_gateway.api.errors import model_not_found
 from holdfast_gateway.config import Model
-from holdfast_gateway.errors import model_not_found
 from holdfast_gateway.services import Services
 
 

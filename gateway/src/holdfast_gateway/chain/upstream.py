@@ -6,8 +6,8 @@ from typing import Self
 
 import aiohttp
 
+from holdfast_gateway.api.errors import unavailable, upstream_timeout
 from holdfast_gateway.config import Limits
-from holdfast_gateway.errors import unavailable, upstream_timeout
 
 # Below the 5 seconds after which uvicorn, in front of vLLM, closes an idle connection: a request
 # written into a connection that is just being closed is lost and must not be sent again.

@@ -11,10 +11,10 @@ import pytest
 from gateway_parts import until
 from sqlalchemy.exc import OperationalError
 
-from holdfast_gateway import recorder as module
-from holdfast_gateway.journal import Journal
-from holdfast_gateway.recorder import Event, Item, Recorder
-from holdfast_gateway.usage import UsageRow, UsageStore
+from holdfast_gateway.metering import recorder as module
+from holdfast_gateway.metering.journal import Journal
+from holdfast_gateway.metering.recorder import Event, Item, Recorder
+from holdfast_gateway.metering.usage import UsageRow, UsageStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

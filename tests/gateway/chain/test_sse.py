@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast_gateway.sse import EventSplitter, EventTooLargeError, data_of
+from holdfast_gateway.chain.sse import EventSplitter, EventTooLargeError, data_of
 
 STREAM = b"data: 1\n\ndata: 2\r\n\r\n: comment\n\n\n\ndata: 3\r\rdata: left"
 EVENTS = [b"data: 1", b"data: 2", b": comment", b"data: 3"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast_gateway.recorder import Event
+from holdfast_gateway.metering.recorder import Event
 from holdfast_trust.errors import TrustError
 from holdfast_trust.ledger import Entry, Ledger
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from holdfast_gateway.errors import (
+from holdfast_gateway.api.errors import (
     ApiError,
     invalid,
     unavailable,

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from holdfast_gateway.calls import Call
-from holdfast_gateway.tokens import Tally
+from holdfast_gateway.api.calls import Call
+from holdfast_gateway.metering.tokens import Tally
 
 _USAGE_KEY = b',"usage":'
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from holdfast_gateway.usage import UsageRow
+from holdfast_gateway.metering.usage import UsageRow
 
 log = logging.getLogger("holdfast.gateway")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from holdfast_gateway.calls import CHAT, COMPLETIONS, Call
-from holdfast_gateway.tokens import Tokens
-from holdfast_gateway.view import StreamView
+from holdfast_gateway.api.calls import CHAT, COMPLETIONS, Call
+from holdfast_gateway.chain.view import StreamView
+from holdfast_gateway.metering.tokens import Tokens
 
 USAGE = {"prompt_tokens": 3, "total_tokens": 4, "completion_tokens": 1}
 

@@ -1,0 +1,1 @@
+"""What clients speak: the endpoints, their bodies, and how each API says no."""

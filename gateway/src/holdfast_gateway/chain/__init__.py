@@ -1,0 +1,1 @@
+"""From here to the replicas: the balancers, the attempts, the answer that comes back."""

@@ -1,0 +1,1 @@
+"""Who goes first: lanes, teams' shares, and saying no before everybody waits."""

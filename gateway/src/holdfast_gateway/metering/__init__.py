@@ -1,0 +1,1 @@
+"""What a request came to: the usage table, the ledger, the sums."""
