@@ -21,24 +21,34 @@ class Transaction:
         self.tokens = Tokens()
         self.sent = False
         self.waited_seconds = 0.0
+        self.replica: str | None = None
+        """Which replica's answer the client got, as host:port; None while it is not known."""
+        self.attempts = 0
+        """How often the request was sent to an upstream: hedges and resumptions included."""
+        self.hedged = False
+        self.resumed = False
+        self.error_code: str | None = None
+        """The code the client was told, where the answer was an error."""
 
     def first_token(self) -> None:
         """Note that the first part of the answer is there; only the first call counts."""
         if self._first_byte is None:
             self._first_byte = time.perf_counter()
 
-    def refuse(self, status: int) -> None:
+    def refuse(self, status: int, code: str | None = None) -> None:
         """Record a request that was not let through: an event, no usage."""
         if self._ended:
             return
         self._ended = True
+        self.error_code = code
         self._recorder.put(Item(self._event(status, "refused")))
 
-    def end(self, state: State, status: int) -> None:
+    def end(self, state: State, status: int, code: str | None = None) -> None:
         """Record how the request ended; the first call stands."""
         if self._ended:
             return
         self._ended = True
+        self.error_code = code
         question = self._question
         now = time.perf_counter()
         ttft = None if self._first_byte is None else self._first_byte - question.started
