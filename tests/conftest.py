@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast_installer.lab.machine import missing_for_lab
+from postgresql_server import postgresql_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 REQUIRED = os.environ.get("HOLDFAST_REQUIRE_LAB") == "1"
 
@@ -29,6 +34,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in lab:
         item.add_marker(pytest.mark.skip(reason=f"no lab here: {'; '.join(missing)}"))
     config.stash[NOT_RUN] = len(lab)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Start PostgreSQL with peer authentication, as on a site; yield a maker of databases."""
+    with postgresql_server() as make:
+        yield make
 
 
 NOT_RUN = pytest.StashKey[int]()

@@ -47,6 +47,8 @@ def postgresql_server() -> Iterator[Callable[[], str]]:
         assert done.returncode == 0, done.stdout + done.stderr
 
     data, settings = str(folder / "data"), f"-k {folder} -c listen_addresses= -c fsync=off"
+    # One server for a whole session: engines of tests that ended may still hold connections.
+    settings += " -c max_connections=400"
     initdb, pg_ctl = str(binaries / "initdb"), str(binaries / "pg_ctl")
     as_owner(initdb, "-D", data, "-U", owner, "--auth=peer", "-E", "UTF8")
     as_owner(pg_ctl, "-D", data, "-w", "-l", f"{data}/log", "-o", settings, "start")

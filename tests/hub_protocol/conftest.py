@@ -24,7 +24,6 @@ from holdfast_hub_protocol.publishing import Published, publish
 from holdfast_hub_protocol.records import NewCommit, NewFile, Repository
 from holdfast_hub_protocol.schema import open_engine
 from holdfast_hub_protocol.sending import DirectSender
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,12 +134,6 @@ class World:
         )
         with self.metadata.engine.begin() as connection:
             return publish(connection, commit, read_facts(commit.files, self.blobs.path), refs=refs)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,10 @@ from holdfast_model_registry.backup import back_up, backups, prune, restore
 from holdfast_model_registry.check import Scrub, check
 from holdfast_model_registry.errors import RegistryError
 from holdfast_model_registry.storage import Locations
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -15,17 +15,10 @@ from holdfast_hub_protocol.holdings import holdings
 from holdfast_model_registry.check import Report, Scrub, check, verified
 from holdfast_model_registry.storage import Locations
 from holdfast_trust.ledger import read
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

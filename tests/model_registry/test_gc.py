@@ -20,19 +20,12 @@ from holdfast_model_registry.gc import collect, unreachable
 from holdfast_model_registry.review.tables import reviews
 from holdfast_model_registry.storage import Locations
 from holdfast_trust.ledger import read
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 DAY = 24 * 3600
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

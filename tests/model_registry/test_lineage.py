@@ -27,21 +27,14 @@ from holdfast_model_registry.lineage_receipt import (
 )
 from holdfast_model_registry.readers import access, put_access
 from holdfast_model_registry.signing_provenance import ContradictionError
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 DE = {"jurisdiction": "de", "classification": "internal"}
 SECRET = {"jurisdiction": "de", "classification": "secret"}
 WEIGHTS = {"model.safetensors": b"weights"}
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -33,10 +33,9 @@ from holdfast_trust.ledger import Ledger, read
 from holdfast_trust.principals import Principal
 from holdfast_trust.scopes import Scope, checked_scope
 from holdfast_trust.store import TrustStore
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 LABELS = {"jurisdiction": "de", "classification": "internal"}
@@ -123,12 +122,6 @@ class Desk:
                     decided_by="",
                 )
             )
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

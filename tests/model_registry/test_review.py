@@ -12,10 +12,9 @@ from review_parts import MODEL, SAFE, Registry, open_registry, policy_of
 
 from holdfast_hub_protocol.tree import encode_cursor
 from holdfast_model_registry.review.states import content_digest
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from httpx import Response
@@ -31,12 +30,6 @@ class Harmful:
 
 
 PICKLE = pickle.dumps(Harmful())
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], str]]:
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

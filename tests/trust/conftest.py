@@ -8,18 +8,10 @@ import pytest
 
 from holdfast_trust.ledger import Ledger
 from holdfast_trust.store import TrustStore
-from postgresql_server import postgresql_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], str]]:
-    """Start PostgreSQL with peer authentication, as on a site; yield a maker of databases."""
-    with postgresql_server() as make:
-        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
