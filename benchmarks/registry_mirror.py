@@ -7,36 +7,38 @@ what is measured is its own cache, not us behind it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peer import program
 from registry_load import UnexpectedAnswerError, fetch
-from registry_servers import ADA, free_port, started
-from workshop import NotMeasuredError
-
-from holdfast_installer.paths import cache_dir
+from registry_servers import ADA
+from servers import free_port, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from registry_servers import Running
-
-PINS = Path(__file__).with_name("peers") / "olah.txt"
+    from servers import Running
 
 
 @contextlib.contextmanager
 def mirror(folder: Path, upstream: Running, wanted: Sequence[tuple[str, str]]) -> Iterator[Running]:
     """Run the mirror with the answers to these (method, path) in its cache, and no upstream."""
-    program = _program()
+    olah = program("olah", "olah-cli")
     folder.mkdir(parents=True)
     for offline in (False, True):
         port = free_port()
         settings = folder / f"offline-{offline}.toml"
         settings.write_text(_settings(folder, port, upstream, offline=offline))
-        command = [program, "--config", settings, "--host", "127.0.0.1", "--port", str(port)]
+        command = [
+            olah,
+            "--config",
+            settings,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         command += ["--log-path", folder / "logs"]
         with started(command, port, folder) as running:
             if offline:
@@ -62,19 +64,3 @@ mirror-lfs-netloc = "127.0.0.1:{port}"
 [accessibility]
 offline = {str(offline).lower()}
 """
-
-
-def _program() -> Path:
-    """Return the installed command, in an environment of its own that the cache keeps."""
-    digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:16]
-    folder = cache_dir() / "peers" / f"olah-{digest}"
-    program = folder / "bin" / "olah-cli"
-    if not program.exists():
-        pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install"]
-        pip += ["--quiet", "--require-hashes", "--no-deps", "--requirement", PINS]
-        try:
-            subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-            subprocess.run(pip, check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            raise NotMeasuredError(f"olah cannot be installed: {error.stderr}") from error
-    return program

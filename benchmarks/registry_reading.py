@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from registry_servers import Running
     from registry_workshop import Workshop
+    from servers import Running
 
 WEIGHTS = "model.safetensors"
 TURNS, DOWNLOADS = 5, 3

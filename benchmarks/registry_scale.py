@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Self
 from figures import Figure
 from registry_load import press
 from registry_populate import populate, templates
-from registry_servers import ADA, BIN, registry
+from registry_servers import ADA, registry
 from registry_workshop import GIB, Watch, client_environment, write_weights
+from servers import BIN
 from workshop import NotMeasuredError, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from registry_servers import Running
     from registry_workshop import Workshop
+    from servers import Running
 
 UPLOADS = 10
 MEGABYTES = 400

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from figures import Figure, Times
-from registry_servers import ADA, BIN, Running
+from registry_servers import ADA
+from servers import BIN, Running
 from workshop import WORK, NotMeasuredError, load, machine_seconds, say
 
 if TYPE_CHECKING:
