@@ -186,6 +186,7 @@ def facts(name: str = "serving-1", **changes: object) -> f.HostFacts:
         "clock": f.Clock(offset_seconds=0.01, doubt_seconds=0.02),
         "power": f.Power(readable=False, domains=()),
         "releases": f.Releases(current="", installed=()),
+        "replicas": (),
         "host_key": f.HostKey(kind="ssh-ed25519", fingerprint=f"SHA256:{name}"),
         "apply_lock": f.ApplyLock(held=False, holder=""),
     }  # fmt: skip

@@ -40,7 +40,7 @@ def test_ansible_reads_it_and_groups_the_hosts(tmp_path: Path) -> None:
     assert read["pool_cpu"]["hosts"] == ["serving-1", "serving-2"]
     assert read["control"]["hosts"] == ["control-1"]
     serving = read["_meta"]["hostvars"]["serving-1"]
-    assert serving["host"]["replicas"][0]["unit"] == "holdfast-starter-0"
+    assert serving["host"]["replicas"][0]["unit"].startswith("holdfast-starter-0-")
     assert serving["profile"]["tls_min_version"] == "1.3"
     assert "StrictHostKeyChecking=yes" in serving["ansible_ssh_common_args"]
 

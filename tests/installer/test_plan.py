@@ -9,7 +9,7 @@ import pytest
 from site_parts import COMMIT, DATA, GIB, example_site, manifest, survey
 
 from holdfast_installer.plan import Plan, make_plan
-from holdfast_installer.plan.placement import unit_name
+from holdfast_installer.plan.generations import unit_name
 from holdfast_installer.survey.facts import UNREAD, Kernel
 
 EXAMPLE = (DATA / "site-example.yml").read_text()
@@ -31,7 +31,9 @@ def test_the_same_inputs_make_the_same_plan() -> None:
 def test_replicas_are_spread_over_the_pool_and_named() -> None:
     plan = example_plan(EXAMPLE.replace("replicas: 2", "replicas: 3"))
     placed = {
-        (one.unit, one.host, one.port) for host in plan.hosts.values() for one in host.replicas
+        (one.unit.rpartition("-")[0], one.host, one.port)
+        for host in plan.hosts.values()
+        for one in host.replicas
     }
     assert placed == {
         ("holdfast-starter-0", "serving-1", 8400),

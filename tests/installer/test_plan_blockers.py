@@ -129,7 +129,7 @@ def test_a_cpu_that_fits_nothing_has_no_profile_to_choose() -> None:
 def test_our_own_units_on_their_own_ports_are_no_strangers() -> None:
     own = SQUATTER.model_copy(update={"unit": "holdfast-vllm@holdfast-starter-0.service"})
     assert plan(listeners=(own,)).blockers == ()
-    other = SQUATTER.model_copy(update={"unit": "holdfast-vllm@holdfast-starter-1.service"})
+    other = SQUATTER.model_copy(update={"unit": "holdfast-vllm-watch@holdfast-starter-0.service"})
     assert only(plan(listeners=(other,)))[0] == "port"
 
 

@@ -23,7 +23,17 @@ LEFT_OUT: dict[str, Any] = {
     "blockers": True,
     "notes": True,
     "steps": True,
-    "hosts": {"__all__": {"firewall", "environments", "debian", "certificate"}},
+    "hosts": {
+        "__all__": {
+            "firewall",
+            "environments",
+            "debian",
+            "certificate",
+            "others",
+            "replacements",
+            "retiring",
+        }
+    },
 }
 TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 
@@ -43,6 +53,8 @@ def make_inventory(site: Site, plan: Plan, bundle: Path, operator: str = "") -> 
     for pool in site.pools():
         members: dict[str, Any] = {host.name: {} for host in site.in_pool(pool)}
         groups[f"pool_{pool.replace('-', '_')}"] = {"hosts": members}
+    groups["rolling"] = {"hosts": {h.name: {} for h in plan.hosts.values() if h.replacements}}
+    groups["retiring"] = {"hosts": {h.name: {} for h in plan.hosts.values() if h.retiring}}
     inventory = {
         "all": {
             "vars": {

@@ -32,7 +32,7 @@ RELEASE_PYTHON = {"bookworm": "3.11"}
 # Facts an apply cannot go without; the others inform.
 NEEDED = (
     "os", "kernel", "cpu", "memory", "mounts", "interfaces",
-    "gpus", "listeners", "clock", "releases", "apply_lock",
+    "gpus", "listeners", "clock", "releases", "replicas", "apply_lock",
 )  # fmt: skip
 UNREACHED = {
     "unreachable": "check that it is on, and that its address and port in site.yml are right",

@@ -9,9 +9,8 @@ from holdfast_installer.plan import ports
 from holdfast_installer.plan.model import Firewall, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from holdfast_installer.plan.model import Replica
     from holdfast_installer.profiles import EffectiveProfile
     from holdfast_installer.site import Address, Host, Site
 
@@ -19,9 +18,9 @@ Protocol = Literal["tcp", "udp"]
 
 
 def firewall(
-    site: Site, host: Host, replicas: tuple[Replica, ...], profile: EffectiveProfile
+    site: Site, host: Host, served: Mapping[str, Sequence[int]], profile: EffectiveProfile
 ) -> Firewall:
-    """Return what may come to and leave `host`; `replicas` are those of the whole site."""
+    """Return what may come to and leave `host`; `served` are the ports of vLLM by host."""
     control = list(site.with_role("control"))
     others = [other for other in site.hosts if other.name != host.name]
     ingress = [
@@ -29,12 +28,12 @@ def firewall(
         *_rules("tcp", [ports.NODE_EXPORTER], _hosts(control, host), "control: metrics"),
     ]
     egress: list[Rule] = []
-    here = sorted(replica.port for replica in replicas if replica.host == host.name)
+    here = list(served[host.name])
     if here:
         ingress += _rules("tcp", here, _hosts(control, host), "load balancer: vLLM")
     if "control" in host.roles:
         ingress += _control_ingress(site, others)
-        egress += _control_egress(others, replicas)
+        egress += _control_egress(others, served)
         if profile.upstreams_allowed:
             egress += _upstreams(site)
     elif control:
@@ -60,11 +59,11 @@ def _control_ingress(site: Site, others: list[Host]) -> list[Rule]:
     ]
 
 
-def _control_egress(others: list[Host], replicas: tuple[Replica, ...]) -> list[Rule]:
+def _control_egress(others: list[Host], served: Mapping[str, Sequence[int]]) -> list[Rule]:
     rules: list[Rule] = []
     for other in others:
         addresses = _single(other.addresses())
-        there = sorted(replica.port for replica in replicas if replica.host == other.name)
+        there = list(served[other.name])
         if there:
             rules += _rules("tcp", there, addresses, f"load balancer: vLLM on {other.name}")
         rules += _rules("tcp", [ports.NODE_EXPORTER], addresses, f"metrics of {other.name}")

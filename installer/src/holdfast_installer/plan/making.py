@@ -12,6 +12,7 @@ from holdfast_installer.plan.blockers import (
     site_blockers,
 )
 from holdfast_installer.plan.firewall import firewall
+from holdfast_installer.plan.generations import interruptions, replacements
 from holdfast_installer.plan.model import (
     CertificateNames,
     DnsRecord,
@@ -22,7 +23,7 @@ from holdfast_installer.plan.model import (
 )
 from holdfast_installer.plan.model_notes import model_notes
 from holdfast_installer.plan.placement import Placement, place
-from holdfast_installer.plan.sizes import Need, need
+from holdfast_installer.plan.sizes import Need, need, replica_memory
 from holdfast_installer.plan.steps import steps
 from holdfast_installer.profiles import compose, hardware_profile
 from holdfast_installer.site import SERVICE_NAMES
@@ -83,7 +84,11 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
         services=_services(site),
         steps=steps(site),
         blockers=tuple(blockers),
-        notes=(*_notes(survey), *model_notes(placement.models, profile)),
+        notes=(
+            *_notes(survey),
+            *model_notes(placement.models, profile),
+            *interruptions(list(hosts.values())),
+        ),
     )
 
 
@@ -135,6 +140,12 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
     profile: EffectiveProfile,
 ) -> HostPlan:
     hardware = placement.hardware.get(host.name, "")
+    replicas = placement.on(host.name)
+    others = placement.standing.others(site, host, replicas)
+    replaced = replacements(
+        placement.standing, replicas, others, lambda one: _room(one, placement, facts, needed)
+    )
+    going = {old.unit for each in replaced for old in each.replaces}
     container = facts.kernel != UNREAD and facts.kernel.container
     return HostPlan(
         name=host.name,
@@ -145,18 +156,39 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
         pool=host.pool or "",
         jurisdiction=site.host_jurisdiction(host),
         hardware=hardware,
-        debian=_debian(hardware, placement.on(host.name)),
+        debian=_debian(hardware, replicas),
         environments=_environments(_environment_names(host, hardware), manifest),
         release_path=_release_path(manifest.digest()),
         certificate=_certificate(site, host),
-        firewall=firewall(site, host, tuple(placement.replicas), profile),
-        replicas=placement.on(host.name),
+        firewall=firewall(site, host, _served(site, placement), profile),
+        replicas=replicas,
+        replacements=replaced,
+        others=others,
+        retiring=tuple(one for one in others if one.unit not in going),
         # A container shares its machine's clock and may not set it.
         chrony_adjust_clock=not container,
         copy_bytes=needed.copy,
         disk_bytes=sum(needed.disk.values()),
         memory_bytes=needed.memory,
     )
+
+
+def _served(site: Site, placement: Placement) -> dict[str, tuple[int, ...]]:
+    """Return on which ports each host's vLLM answers, before, meanwhile and after."""
+    return {
+        host.name: placement.standing.open_ports(host.name, placement.on(host.name))
+        for host in site.hosts
+    }
+
+
+def _room(replica: Replica, placement: Placement, facts: HostFacts, needed: Need) -> bool:
+    """Say whether a host can hold a replica beside all that it is to hold in the end."""
+    weights = {model.id: model.bytes for model in placement.models}.get(replica.model, 0)
+    more = replica_memory(placement.hardware[replica.host], weights, replica.args)
+    memory = facts.memory
+    if memory == UNREAD or more > memory.available_bytes:
+        return False
+    return needed.memory + more <= memory.total_bytes
 
 
 def _debian(hardware: str, replicas: tuple[Replica, ...]) -> tuple[str, ...]:

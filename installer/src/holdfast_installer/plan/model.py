@@ -47,6 +47,7 @@ class Replica(_Part):
 
     unit: str
     model: str
+    number: int
     commit: str
     pool: str
     host: str
@@ -58,6 +59,29 @@ class Replica(_Part):
     env: dict[str, str]
 
 
+class Present(_Part):
+    """A vLLM unit that a host has, and that the site no longer asks for as it is."""
+
+    unit: str
+    model: str
+    commit: str
+    host: str
+    pool: str
+    url: str
+
+
+class Replacement(_Part):
+    """A unit that takes the place of others of its host; `beside` them where memory allows both."""
+
+    unit: str
+    model: str
+    pool: str
+    url: str
+    start_seconds: int
+    replaces: tuple[Present, ...]
+    beside: bool
+
+
 class CertificateNames(_Part):
     """Subject alternative names of a host's certificate."""
 
@@ -66,7 +90,11 @@ class CertificateNames(_Part):
 
 
 class HostPlan(_Part):
-    """Everything decided for one host; sizes are in bytes."""
+    """Everything decided for one host; sizes are in bytes.
+
+    `others` are units that are there and not among the replicas: some are replaced, the `retiring`
+    ones are let go of at the end.
+    """
 
     name: str
     fqdn: str
@@ -82,14 +110,28 @@ class HostPlan(_Part):
     certificate: CertificateNames
     firewall: Firewall
     replicas: tuple[Replica, ...]
+    replacements: tuple[Replacement, ...]
+    others: tuple[Present, ...]
+    retiring: tuple[Present, ...]
     chrony_adjust_clock: bool
     copy_bytes: int
     disk_bytes: int
     memory_bytes: int
 
 
+class Joining(_Part):
+    """A replica that takes nobody's place: its balancer is told as soon as it answers."""
+
+    host: str
+    url: str
+
+
 class Pool(_Part):
-    """One smg on the control host and the vLLM units behind it."""
+    """One smg on the control host and the vLLM units behind it.
+
+    `workers` are the addresses it ends with, `serving` those it has meanwhile: the units that are
+    there already.
+    """
 
     name: str
     index: int
@@ -98,6 +140,8 @@ class Pool(_Part):
     port: int
     metrics_port: int
     workers: tuple[str, ...]
+    serving: tuple[str, ...]
+    joining: tuple[Joining, ...]
     models: tuple[str, ...]
 
 

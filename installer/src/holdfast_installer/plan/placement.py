@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from holdfast_installer.errors import Finding
 from holdfast_installer.plan import ports
-from holdfast_installer.plan.model import ModelFile, PlannedModel, Pool, Replica
+from holdfast_installer.plan.generations import Standing, generation, unit_name
+from holdfast_installer.plan.model import Joining, ModelFile, PlannedModel, Pool, Replica
+from holdfast_installer.plan.sizes import KV_BYTES, KV_CACHE
 from holdfast_installer.profiles import hardware_profile
 from holdfast_installer.survey.recommend import recommend
 
@@ -33,6 +35,7 @@ class Placement:
     replicas: list[Replica] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     blockers: list[Finding] = field(default_factory=list)
+    standing: Standing = field(default_factory=Standing)
 
     def on(self, host: str) -> tuple[Replica, ...]:
         """Return the replicas of one host."""
@@ -46,20 +49,40 @@ class Placement:
 def place(
     site: Site, survey: Survey, manifest: Manifest, permitted: tuple[str, ...] | None
 ) -> Placement:
-    """Spread the models' replicas over the hosts of their pools, in the order written."""
-    placement = Placement()
+    """Spread the models' replicas over the hosts of their pools, in the order written.
+
+    A replica that stands on one of them already stays there.
+    """
+    placement = Placement(standing=Standing(survey))
     _choose_hardware(site, survey, placement)
+    names = [host.name for host in site.hosts]
+    settled = {
+        (model.id, number): placement.standing.host_of(model.id, number, names)
+        for model in site.models
+        for number in range(model.replicas)
+    }
     for model in site.models:
         planned = _planned_model(site, model, manifest, placement)
         hosts = _permitted_hosts(site, model, permitted, placement)
         if planned is not None:
             placement.models.append(planned)
         for number in range(model.replicas if hosts else 0):
-            host = min(hosts, key=lambda one: len(placement.on(one.name)))
-            placement.replicas.append(_replica(site, model, planned, number, host, placement))
+            home = settled[model.id, number]
+            host = next((one for one in hosts if one.name == home), None) or min(
+                hosts, key=lambda one: _load(one.name, placement, settled)
+            )
+            settled.pop((model.id, number))
+            placement.replicas.append(
+                _replica(site, model, planned, number, host, manifest, placement)
+            )
     _refuse_clashes(placement)
     _gather_pools(site, placement)
     return placement
+
+
+def _load(host: str, placement: Placement, settled: dict[tuple[str, int], str]) -> int:
+    """Return how many replicas a host has, with those that will turn out to stay there."""
+    return len(placement.on(host)) + sum(home == host for home in settled.values())
 
 
 def _choose_hardware(site: Site, survey: Survey, placement: Placement) -> None:
@@ -134,32 +157,38 @@ def _model_file(artifact: Artifact) -> ModelFile:
     )
 
 
-def unit_name(model: str, number: int) -> str:
-    """Return the instance name of a vLLM unit: safe in systemd, in file names and in DNS."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', model.lower()).strip('-')}-{number}"
-
-
-def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by six things
+def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
     site: Site,
     model: Model,
     planned: PlannedModel | None,
     number: int,
     host: Host,
+    manifest: Manifest,
     placement: Placement,
 ) -> Replica:
     commit = planned.commit if planned is not None else ""
-    port = ports.REPLICA_BASE + len(placement.on(host.name))
     hardware = placement.hardware[host.name]
     vllm = hardware_profile(hardware).vllm if hardware else None
     args = {**(vllm.args if vllm else {}), **model.vllm}
     env = dict(vllm.env) if vllm else {}
+    if isinstance(args.get(KV_BYTES), int):
+        env.pop(KV_CACHE, None)  # vLLM lets this one win
     if args.get("enforce_eager"):
         # vLLM compiles its logprobs kernel even when told to run eager: the first request that asks
         # for them would wait for a compiler, or kill the engine where there is none.
         env["TORCHDYNAMO_DISABLE"] = "1"
+    environment = manifest.environments.get(
+        hardware_profile(hardware).environment if hardware else ""
+    )
+    software = environment.requirements if environment is not None else ""
+    unit = unit_name(
+        model.id, number, generation(commit=commit, args=args, env=env, software=software)
+    )
+    port = placement.standing.port(host.name, model.id, number, unit)
     return Replica(
-        unit=unit_name(model.id, number),
+        unit=unit,
         model=model.id,
+        number=number,
         commit=commit,
         pool=model.pool,
         host=host.name,
@@ -204,6 +233,12 @@ def _gather_pools(site: Site, placement: Placement) -> None:
                 port=ports.POOL_BASE + index,
                 metrics_port=ports.POOL_METRICS_BASE + index,
                 workers=tuple(replica.url for replica in replicas),
+                joining=tuple(
+                    Joining(host=one.host, url=one.url)
+                    for one in replicas
+                    if not placement.standing.replaces(one)
+                ),
+                serving=placement.standing.urls(site, name) or tuple(one.url for one in replicas),
                 models=tuple(dict.fromkeys(replica.model for replica in replicas)),
             )
         )

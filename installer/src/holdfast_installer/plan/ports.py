@@ -19,6 +19,8 @@ CONSOLE = 8103
 POOL_BASE = 8200
 POOL_METRICS_BASE = 8300
 REPLICA_BASE = 8400
+# A replica has a port for each of two generations of it: a place, and PLACES above it.
+PLACES = 100
 PROMETHEUS = 9090
 NODE_EXPORTER = 9100
 
@@ -40,7 +42,8 @@ def wanted(host: HostPlan, pools: tuple[Pool, ...]) -> list[Want]:
     here = host.address
     wants = [Want("tcp", here, NODE_EXPORTER, ("prometheus-node-exporter.",))]
     wants += [
-        Want("tcp", here, replica.port, (f"holdfast-vllm@{replica.unit}.",))
+        # a unit of ours on it is of another generation, and goes before this one starts
+        Want("tcp", here, replica.port, ("holdfast-vllm@",))
         for replica in host.replicas
     ]
     if "control" not in host.roles:

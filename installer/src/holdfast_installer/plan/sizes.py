@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from holdfast_installer.profiles import hardware_profile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from holdfast_installer.bundle.manifest import Manifest
-    from holdfast_installer.plan.model import PlannedModel, Replica
+    from holdfast_installer.plan.model import PlannedModel, Replica, VllmValue
 
 GIB = 1024**3
 # Unpacked against packed, rounded up from what the wheels and packages of the bundle measure.
@@ -17,6 +19,7 @@ UNPACKED = 4
 # What a control host's own services take: PostgreSQL, registry, gateway, smg, nginx, Prometheus.
 CONTROL_MEMORY = 1 * GIB
 KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+KV_BYTES = "kv_cache_memory_bytes"
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,16 @@ def need(
         disk["/var/lib/holdfast"] += registry
         copy += everything
         memory += CONTROL_MEMORY
-    for _, model in placed:
-        memory += replica_memory(hardware, model.bytes if model is not None else 0)
+    for replica, model in placed:
+        memory += replica_memory(hardware, model.bytes if model is not None else 0, replica.args)
     return Need(copy=copy, disk=disk, memory=memory)
 
 
-def replica_memory(hardware: str, weights: int) -> int:
-    """Return the host memory of one replica: its floor, and on a CPU weights and KV cache."""
+def replica_memory(hardware: str, weights: int, args: Mapping[str, VllmValue]) -> int:
+    """Return the host memory of one replica: its floor, and on a CPU weights and KV cache.
+
+    The model's own kv_cache_memory_bytes counts before the profile's size of the cache.
+    """
     if not hardware:
         return weights
     profile = hardware_profile(hardware)
@@ -76,4 +82,7 @@ def replica_memory(hardware: str, weights: int) -> int:
     if not hardware.startswith("cpu-"):
         return floor
     cache = float(profile.vllm.env.get(KV_CACHE, "4")) * GIB
+    own = args.get(KV_BYTES)
+    if isinstance(own, int):
+        cache = own
     return floor + weights + int(cache)

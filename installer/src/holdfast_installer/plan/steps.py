@@ -25,6 +25,7 @@ ORDER: tuple[tuple[str, Where, str], ...] = (
     ("identity", "control", "users, teams, tokens; who the site file drops leaves their team"),
     ("model_registry", "control", "the bundle's models, behind nginx"),
     ("vllm", "serving", "pull, verify and serve models, one unit a replica"),
+    ("rollout", "serving", "replace what changed, one replica at a time, and drain what goes"),
     ("load_balancer", "control", "one smg a pool"),
     ("gateway", "control", "the OpenAI-compatible API"),
     ("console", "control", "the pages in a browser"),

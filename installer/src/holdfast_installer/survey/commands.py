@@ -72,6 +72,19 @@ for node in /sys/devices/system/node/node[0-9]*; do
 done
 """
 
+# Written by the vllm role; the .json comes after the .yml and goes before it.
+_REPLICAS = """
+echo @@there
+for spec in /etc/holdfast/vllm/*.json; do
+  [ -e "$spec" ] || continue
+  base="${spec%.json}"
+  echo "@@${base##*/}"
+  sed -n 's/^ *"\\(model\\|commit\\)": "\\(.*\\)",$/\\1 \\2/p' "$spec"
+  sed -n 's/^port: /port /p' "$base.yml" 2>/dev/null || true
+  sed -n 's/^[A-Z]*_VISIBLE_DEVICES=/devices /p' "$base.env" 2>/dev/null || true
+done
+"""
+
 SCRIPTS: dict[str, str] = {
     "os": "cat /etc/os-release",
     "kernel": (
@@ -91,6 +104,7 @@ SCRIPTS: dict[str, str] = {
         "echo @@current; readlink /opt/holdfast/current || true; "
         "echo @@installed; ls /opt/holdfast/releases 2>/dev/null || true"
     ),
+    "replicas": _REPLICAS,
     "apply_lock": _LOCK,
 }
 

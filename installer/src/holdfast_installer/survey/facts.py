@@ -127,6 +127,16 @@ class Releases(_Fact):
     installed: tuple[str, ...]
 
 
+class ServedUnit(_Fact):
+    """One vLLM unit that the host is set up for, running or not; `devices` are its GPUs."""
+
+    unit: str
+    model: str
+    commit: str
+    port: int
+    devices: tuple[str, ...] = ()
+
+
 class HostKey(_Fact):
     """The key the host showed, which is the known one, as ssh-keygen -l prints it."""
 
@@ -160,6 +170,7 @@ class HostFacts(_Fact):
     clock: Clock | Unread = UNREAD
     power: Power | Unread = UNREAD
     releases: Releases | Unread = UNREAD
+    replicas: tuple[ServedUnit, ...] | Unread = UNREAD
     host_key: HostKey | Unread = UNREAD
     apply_lock: ApplyLock | Unread = UNREAD
 

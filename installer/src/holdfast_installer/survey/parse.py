@@ -22,6 +22,7 @@ from holdfast_installer.survey.facts import (
     OperatingSystem,
     Power,
     Releases,
+    ServedUnit,
 )
 
 if TYPE_CHECKING:
@@ -237,6 +238,27 @@ def releases(lines: list[str]) -> Releases:
     parts = sections(lines)
     current = parts["current"][0].rstrip("/").rsplit("/", 1)[-1] if parts["current"] else ""
     return Releases(current=current, installed=tuple(sorted(filter(None, parts["installed"]))))
+
+
+def replicas(lines: list[str]) -> tuple[ServedUnit, ...]:
+    """Parse a section for each vLLM unit: lines of a key and its value; half a unit is none."""
+    found = []
+    parts = sections(lines)
+    parts.pop("there")
+    for unit, said in parts.items():
+        values = dict(line.split(" ", 1) for line in said if " " in line)
+        if not {"model", "commit", "port"} <= set(values):
+            continue
+        found.append(
+            ServedUnit(
+                unit=unit,
+                model=values["model"],
+                commit=values["commit"],
+                port=int(values["port"]),
+                devices=tuple(filter(None, values.get("devices", "").split(","))),
+            )
+        )
+    return tuple(sorted(found, key=lambda one: one.port))
 
 
 def apply_lock(lines: list[str]) -> ApplyLock:

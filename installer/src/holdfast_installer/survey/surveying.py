@@ -31,6 +31,7 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
     "listeners": parse.listeners,
     "power": parse.power,
     "releases": parse.releases,
+    "replicas": parse.replicas,
     "apply_lock": parse.apply_lock,
 }
 
