@@ -565,7 +565,7 @@ def test_a_database_of_another_release_is_left_alone(store: TrustStore) -> None:
     assert not store.create_schema()
     with store._engine.execution_options(writes=True).begin() as connection:
         connection.execute(update(database.schema_version).values(version=99))
-    with pytest.raises(TrustError, match="has schema 99; this release knows 2"):
+    with pytest.raises(TrustError, match="has schema 99; this release knows 3"):
         store.create_schema()
 
 

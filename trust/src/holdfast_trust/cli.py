@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from holdfast_trust.agent_commands import agent
+from holdfast_trust.kill_commands import kill
 from holdfast_trust.ledger_commands import ledger_group
 from holdfast_trust.member_commands import service, team, user
 from holdfast_trust.terminal import Group, Lifetime, Settings, as_json, emit, login, said
@@ -38,7 +40,7 @@ def main(
     actor: str | None,
     max_lifetime: int,
 ) -> None:
-    """Users, services, teams and tokens of a Holdfast site, and the ledger of their changes."""
+    """Users, services, teams, tokens and agents of a site, and the ledger of their changes."""
     ctx.obj = Settings(database, ledger, actor or login(), max_lifetime)
 
 
@@ -57,5 +59,5 @@ def init(settings: Settings, readers: tuple[str, ...], as_json: bool) -> None:  
     )
 
 
-for _group in (user, service, team, token, ledger_group):
+for _group in (user, service, team, token, agent, kill, ledger_group):
     main.add_command(_group)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # What brings a database one version on; both databases understand it.
 _STEPS = {
@@ -43,18 +43,43 @@ _STEPS = {
         "ALTER TABLE membership ADD COLUMN origin VARCHAR(16) DEFAULT '' NOT NULL",
         "ALTER TABLE token ADD COLUMN scope TEXT",
     ),
+    2: (
+        "ALTER TABLE trust_schema ADD COLUMN changes BIGINT DEFAULT 0 NOT NULL",
+        """CREATE TABLE agent (
+            principal_id INTEGER NOT NULL PRIMARY KEY REFERENCES principal (id) ON DELETE CASCADE,
+            owner_id INTEGER NOT NULL REFERENCES principal (id) ON DELETE CASCADE,
+            owner_generation INTEGER NOT NULL,
+            expires_at BIGINT NOT NULL,
+            hours VARCHAR(16),
+            scope TEXT NOT NULL)""",
+        "CREATE INDEX ix_agent_owner_id ON agent (owner_id)",
+        """CREATE TABLE switch (
+            kind VARCHAR(16) NOT NULL,
+            name VARCHAR(256) NOT NULL,
+            since BIGINT NOT NULL,
+            by_whom TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            lifted_at BIGINT,
+            PRIMARY KEY (kind, name))""",
+    ),
 }
 
 metadata = MetaData()
 
-schema_version = Table("trust_schema", metadata, Column("version", Integer, primary_key=True))
+schema_version = Table(
+    "trust_schema",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    # Counts the changes, so that watching for them costs one row.
+    Column("changes", BigInteger, nullable=False, server_default="0"),
+)
 
 principals = Table(
     "principal",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("kind", String(16), nullable=False),
-    # One name space for users and services: "who is gateway?" must have one answer.
+    # One name space for all kinds: "who is gateway?" must have one answer.
     Column("name", String(63), nullable=False, unique=True),
     Column("generation", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -96,6 +121,30 @@ tokens = Table(
     Column("revoked_at", BigInteger),
     Column("scope", Text),  # JSON of what it is bound to; null: all that its owner may
     UniqueConstraint("principal_id", "name"),
+)
+
+agents = Table(
+    "agent",
+    metadata,
+    Column("principal_id", ForeignKey("principal.id", ondelete="CASCADE"), primary_key=True),
+    Column("owner_id", ForeignKey("principal.id", ondelete="CASCADE"), nullable=False, index=True),
+    # What ends every token of the owner's ends the agent with them, for good.
+    Column("owner_generation", Integer, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("hours", String(16)),  # as `Hours` writes them; null: at any
+    Column("scope", Text, nullable=False),  # as of a token; it has one in any case
+)
+
+# The kill switches: one row for each thing that was ever stopped; the ledger has the history.
+switches = Table(
+    "switch",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("since", BigInteger, nullable=False),
+    Column("by_whom", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("lifted_at", BigInteger),  # null: it holds
 )
 
 

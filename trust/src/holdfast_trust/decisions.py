@@ -29,7 +29,13 @@ ACTIONS: Final = (
 )
 
 _NAMESPACE: Final = "Holdfast"
-_TYPES: Final = {"user": "User", "service": "Service", "model": "Model", "dataset": "Dataset"}
+_TYPES: Final = {
+    "user": "User",
+    "service": "Service",
+    "agent": "Agent",
+    "model": "Model",
+    "dataset": "Dataset",
+}
 _LABELS: Final = ("jurisdiction", "classification")
 _COMMENT: Final = re.compile(r"//[^\n]*")
 _ONE_REPOSITORY: Final = re.compile(r'Holdfast\s*::\s*(Model|Dataset)\s*::\s*"')

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select, update
 
 from holdfast_trust import tokens
+from holdfast_trust.database import agents as agent_table
 from holdfast_trust.database import principals as principal_table
 from holdfast_trust.database import tokens as token_table
 from holdfast_trust.errors import TrustError
 from holdfast_trust.principals import checked_name
+from holdfast_trust.proof import held_tokens, refusal
 from holdfast_trust.scopes import EVERYTHING, Scope, read_scope
-from holdfast_trust.transactions import Transactions, find_principal, find_team, now, refusal
+from holdfast_trust.transactions import Transactions, find_principal, find_team, now
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
+
+    from holdfast_trust.transactions import Change
 
 SHORTEST_SECRET = 16
 
@@ -56,57 +60,77 @@ class Issuance(Transactions):
         `secret` sets one chosen elsewhere (a seed file); at least 16 characters. `scope` bounds
         it; None leaves a token that is rotated the bounds it had, and gives a new one none.
         """
-        checked_name(name, "token")
         if secret is not None and len(secret) < SHORTEST_SECRET:
             raise TrustError(
                 f"the token {name!r} of {principal!r} is too short to be a secret",
                 cause=f"it has {len(secret)} characters, {SHORTEST_SECRET} are the least",
                 next_command="leave it out and let holdfast-trust issue one",
             )
-        token = secret or tokens.mint()
-        digest = tokens.digest(token)
         expires_at = (
             None if lifetime_seconds is None else ceil(self._clock.now() + lifetime_seconds)
         )
         with self._write() as change:
-            owner = find_principal(change.connection, principal)
-            if owner["disabled_at"] is not None:
-                raise TrustError(
-                    f"{principal} is disabled and gets no token",
-                    next_command=f"holdfast-trust {owner['kind']} enable {principal}",
-                )
-            taken = select(token_table.c.id).where(
-                token_table.c.digest == digest,
-                (token_table.c.principal_id != owner["id"]) | (token_table.c.name != name),
+            return self._issue(
+                change, principal, name, expires_at, rotate=rotate, secret=secret, scope=scope
             )
-            if change.connection.execute(taken).first():
-                raise TrustError(f"the secret of token {name!r} belongs to another token already")
-            values = {
-                "digest": digest,
-                "last_four": token[-4:],
-                "principal_generation": owner["generation"],
-                "created_at": now(),
-                "expires_at": expires_at,
-                "revoked_at": None,
-            }
-            old = _token_of(change.connection, owner, name)
-            kept = read_scope(old["scope"]) if scope is None and old is not None else EVERYTHING
-            bounds = scope or kept
-            _check_teams(change.connection, principal, bounds)
-            values["scope"] = bounds.as_text()
-            valid = old is not None and _is_valid(old, owner, self._clock.now())
-            token_id, changed = _put_token(
-                change.connection, owner, name, values, old, valid=valid, rotate=rotate
+
+    def _issue(  # noqa: PLR0913 - as above
+        self,
+        change: Change,
+        principal: str,
+        name: str,
+        expires_at: int | None,
+        *,
+        rotate: bool,
+        secret: str | None = None,
+        scope: Scope | None = None,
+    ) -> IssuedToken:
+        """Issue a token within a change; an agent's ends with the agent at the latest."""
+        checked_name(name, "token")
+        token = secret or tokens.mint()
+        digest = tokens.digest(token)
+        owner = find_principal(change.connection, principal)
+        if owner["disabled_at"] is not None:
+            raise TrustError(
+                f"{principal} is disabled and gets no token",
+                next_command=f"holdfast-trust {owner['kind']} enable {principal}",
             )
-            if changed:
-                change.record(
-                    "token.issue",
-                    principal=principal,
-                    token=token_id,
-                    name=name,
-                    expires_at=expires_at,
-                    scope=bounds.as_dict(),
-                )
+        if owner["kind"] == "agent":
+            end = select(agent_table.c.expires_at).where(agent_table.c.principal_id == owner["id"])
+            latest = change.connection.execute(end).scalar_one()
+            expires_at = latest if expires_at is None else min(latest, expires_at)
+        taken = select(token_table.c.id).where(
+            token_table.c.digest == digest,
+            (token_table.c.principal_id != owner["id"]) | (token_table.c.name != name),
+        )
+        if change.connection.execute(taken).first():
+            raise TrustError(f"the secret of token {name!r} belongs to another token already")
+        values = {
+            "digest": digest,
+            "last_four": token[-4:],
+            "principal_generation": owner["generation"],
+            "created_at": now(),
+            "expires_at": expires_at,
+            "revoked_at": None,
+        }
+        old = _token_of(change.connection, owner, name)
+        kept = read_scope(old["scope"]) if scope is None and old is not None else EVERYTHING
+        bounds = scope or kept
+        _check_teams(change.connection, principal, bounds)
+        values["scope"] = bounds.as_text()
+        valid = old is not None and _is_valid(old, owner, self._clock.now())
+        token_id, changed = _put_token(
+            change.connection, owner, name, values, old, valid=valid, rotate=rotate
+        )
+        if changed:
+            change.record(
+                "token.issue",
+                principal=principal,
+                token=token_id,
+                name=name,
+                expires_at=expires_at,
+                scope=bounds.as_dict(),
+            )
         return IssuedToken(
             token_id, token, principal, name, token[-4:], expires_at, changed, bounds
         )
@@ -193,16 +217,7 @@ class Issuance(Transactions):
 
     def tokens(self, principal: str | None = None) -> list[dict[str, object]]:
         """List tokens, never their secrets: id, principal, name, last_four, state, scope, times."""
-        statement = (
-            select(
-                token_table,
-                principal_table.c.name.label("owner"),
-                principal_table.c.generation.label("owner_generation"),
-                principal_table.c.disabled_at,
-            )
-            .join(principal_table)
-            .order_by(principal_table.c.name, token_table.c.name)
-        )
+        statement = held_tokens().order_by(principal_table.c.name, token_table.c.name)
         if principal:
             statement = statement.where(principal_table.c.name == principal)
         with self._read() as connection:
@@ -212,11 +227,11 @@ class Issuance(Transactions):
         at = self._clock.now()
         return [
             {
-                "id": row["id"],
-                "principal": row["owner"],
-                "name": row["name"],
+                "id": row["token_id"],
+                "principal": row["name"],
+                "name": row["token_name"],
                 "last_four": row["last_four"],
-                "state": refusal({**row, "generation": row["owner_generation"]}, at) or "valid",
+                "state": refusal(row, at) or "valid",
                 "scope": read_scope(row["scope"]).as_dict(),
                 "created_at": row["created_at"],
                 "expires_at": row["expires_at"],
@@ -233,8 +248,10 @@ def _token_of(connection: Connection, owner: RowMapping, name: str) -> RowMappin
 
 
 def _is_valid(token: RowMapping, owner: RowMapping, at: float) -> bool:
-    judged = {**token, "generation": owner["generation"], "disabled_at": None}
-    return refusal(judged, at) is None
+    """Tell whether an owner who is not barred has this token still."""
+    expires_at = token["expires_at"]
+    held = token["revoked_at"] is None and token["principal_generation"] == owner["generation"]
+    return held and (expires_at is None or at < expires_at)
 
 
 def _check_teams(connection: Connection, principal: str, scope: Scope) -> None:

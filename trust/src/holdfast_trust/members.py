@@ -134,6 +134,11 @@ class Members(Transactions):
         """
         with self._write() as change:
             found = find_principal(change.connection, principal)
+            if found["kind"] == "agent":
+                raise TrustError(
+                    f"{principal} is an agent",
+                    next_command=f"holdfast-trust agent end {principal}",
+                )
             if kind is not None and found["kind"] != kind:
                 raise TrustError(f"{principal} is not a {kind} but a {found['kind']}")
             if (found["disabled_at"] is not None) == disabled:
@@ -151,7 +156,7 @@ class Members(Transactions):
         return True
 
     def kind_of(self, principal: str) -> Kind:
-        """Return whether a name is a user's or a service's; `TrustError` if nobody's."""
+        """Return whose kind a name is: a user's, a service's, an agent's; else `TrustError`."""
         with self._read() as connection:
             return cast("Kind", find_principal(connection, principal)["kind"])
 
@@ -223,6 +228,11 @@ class Members(Transactions):
 
     def _join(self, change: Change, team: str, found: RowMapping, role: Role | None) -> bool:
         team_id = find_team(change.connection, team)
+        if found["kind"] == "agent":
+            raise TrustError(
+                f"{found['name']} is an agent, and in the teams of the user it acts for",
+                next_command="holdfast-trust agent show " + found["name"],
+            )
         if role is not None:
             checked_role(role)
         held = _membership(change, found, team_id)

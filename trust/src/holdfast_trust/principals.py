@@ -1,4 +1,4 @@
-"""Who acts: a user or a service, as a token proves it."""
+"""Who acts: a user, a service or an agent, as a token proves it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from holdfast_trust.errors import TrustError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdfast_trust.hours import Hours
     from holdfast_trust.scopes import Scope
 
-Kind = Literal["user", "service"]
-"""Agents come with their own issue: nothing here would treat them differently yet."""
+Kind = Literal["user", "service", "agent"]
+"""An agent acts for a user: its rights are the intersection of its scope and its owner's rights."""
 
 Role = Literal["read", "contribute", "write", "admin"]
 ROLES: Final[tuple[Role, ...]] = ("read", "contribute", "write", "admin")
@@ -31,7 +32,8 @@ class Principal:
     role in each team, and in the personal namespace: the user's own name, where they are admin.
     `scope` is None for a token without bounds. `generations` is (principal's, token's) at the
     time of proof: what `TrustStore.still_valid` compares, so that long answers can be cut off
-    after a revocation.
+    after a revocation. `owner` is the user that an agent acts for, whose teams and roles it has as
+    far as its scope goes. `expires_at` (Unix seconds) and `hours` bound the proof in time.
     """
 
     id: int
@@ -42,6 +44,9 @@ class Principal:
     generations: tuple[int, int] = (0, 0)
     roles: Mapping[str, Role] = field(default_factory=dict, hash=False)
     scope: Scope | None = None
+    owner: str | None = None
+    expires_at: int | None = None
+    hours: Hours | None = None
 
     @property
     def email(self) -> str:

@@ -11,7 +11,7 @@ from holdfast_trust.errors import TrustError
 from holdfast_trust.principals import ROLES, checked_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 Verb = Literal["read", "contribute", "write", "admin", "infer"]
 VERBS: Final[tuple[Verb, ...]] = (*ROLES, "infer")
@@ -48,6 +48,17 @@ class Scope:
         """Tell whether the owner's membership of a team counts."""
         return self.teams is None or team in self.teams
 
+    def narrowed(self, other: Scope) -> Scope:
+        """Return what is within both."""
+        verbs: tuple[str, ...] | None = None
+        if self.verbs is not None or other.verbs is not None:
+            verbs = tuple(verb for verb in self.included if verb in other.included)
+        return Scope(
+            verbs,
+            _both(self.teams, other.teams, lambda one, two: one == two),
+            _both(self.repositories, other.repositories, _within),
+        )
+
     def as_dict(self) -> dict[str, list[str]]:
         """Return the bounds that there are, for JSON."""
         given = {key: getattr(self, key) for key in _KEYS}
@@ -61,6 +72,22 @@ class Scope:
         if self == EVERYTHING:
             return "all"
         return "; ".join(f"{key} {','.join(values)}" for key, values in self.as_dict().items())
+
+
+def _within(repository: str, bound: str) -> bool:
+    return repository == bound or (bound.endswith("/*") and repository.startswith(bound[:-1]))
+
+
+def _both(
+    ours: tuple[str, ...] | None,
+    theirs: tuple[str, ...] | None,
+    within: Callable[[str, str], bool],
+) -> tuple[str, ...] | None:
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
+    found = {one for one in ours if any(within(one, two) for two in theirs)}
+    found |= {two for two in theirs if any(within(two, one) for one in ours)}
+    return tuple(sorted(found))
 
 
 EVERYTHING: Final = Scope()

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, cast
-
-from sqlalchemy import exists, select
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_trust import tokens
-from holdfast_trust.database import memberships
-from holdfast_trust.database import principals as principal_table
-from holdfast_trust.database import teams as team_table
+from holdfast_trust.agents import Agents
 from holdfast_trust.database import tokens as token_table
 from holdfast_trust.errors import TrustError
-from holdfast_trust.issuance import Issuance, IssuedToken
+from holdfast_trust.issuance import IssuedToken
 from holdfast_trust.members import Members
-from holdfast_trust.principals import Kind, Principal, checked_role
-from holdfast_trust.scopes import read_scope
+from holdfast_trust.principals import Principal
+from holdfast_trust.proof import Refusal, held_tokens, holders, principal_of, refusal, timely
 from holdfast_trust.site_members import SiteMembers
-from holdfast_trust.transactions import Refusal, refusal
+from holdfast_trust.switches import Switch, Switches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import ColumnElement, RowMapping
 
@@ -33,19 +29,15 @@ __all__ = ["LONGEST_CACHE_SECONDS", "IssuedToken", "Refusal", "TrustStore"]
 
 LONGEST_CACHE_SECONDS = 1.0
 _CACHE_ENTRIES = 4096
-
-
-# A team of the user's own name (made before names were kept apart) owns what bears it.
-_namesake = exists().where(team_table.alias("namesake").c.name == principal_table.c.name)
+_AT_ONCE = 500  # ids in one query
 
 
 class _Cached(NamedTuple):
     principal: Principal
     until: float  # monotonic seconds
-    expires_at: int | None  # Unix seconds
 
 
-class TrustStore(Members, SiteMembers, Issuance):
+class TrustStore(Members, SiteMembers, Agents, Switches):
     """The identity database at `url` (`sqlite:////file` or `postgresql+psycopg:///database`).
 
     With a `ledger`, each change is appended to it before the database commits: a change that
@@ -79,8 +71,13 @@ class TrustStore(Members, SiteMembers, Issuance):
 
     async def authenticate_async(self, token: str) -> Principal | None:
         """Do as `authenticate`, answering from the cache at once and else in a thread."""
+        found = await self.examine_async(token)
+        return found if isinstance(found, Principal) else None
+
+    async def examine_async(self, token: str) -> Principal | Refusal:
+        """Do as `examine`, answering from the cache at once and else in a thread."""
         cached = self._from_cache(tokens.digest(token))
-        return cached or await asyncio.to_thread(self.authenticate, token)
+        return await asyncio.to_thread(self.examine, token) if cached is None else cached
 
     def examine(self, token: str) -> Principal | Refusal:
         """Return whom `token` proves, or why it proves nobody."""
@@ -88,103 +85,74 @@ class TrustStore(Members, SiteMembers, Issuance):
         cached = self._from_cache(digest)
         if cached:
             return cached
+        asked_at = time.monotonic()
         rows = self._holders(token_table.c.digest == digest)
         if not rows:
             return "mistyped" if tokens.mistyped(token) else "unknown"
-        row = rows[0]
-        reason = refusal(row, self._clock.now())
-        if reason:
-            return reason
-        principal = _principal(rows)
-        self._remember(digest, principal, row["expires_at"])
-        return principal
+        judged = self._judged(rows)
+        if isinstance(judged, Principal):
+            self._remember(digest, judged, asked_at)
+        return judged
 
     def recall(self, token_id: str) -> Principal | None:
         """Return whom the token of this id proves now, or None: for what it once asked for."""
-        rows = self._holders(token_table.c.id == token_id)
-        return None if not rows or refusal(rows[0], self._clock.now()) else _principal(rows)
+        found = self.recall_all([token_id])[token_id]
+        return found if isinstance(found, Principal) else None
+
+    def recall_all(self, token_ids: Collection[str]) -> dict[str, Principal | Refusal]:
+        """Return whom the tokens of these ids prove now, or why they prove nobody."""
+        found: dict[str, list[RowMapping]] = {}
+        wanted = sorted(token_ids)
+        for at in range(0, len(wanted), _AT_ONCE):
+            for row in self._holders(token_table.c.id.in_(wanted[at : at + _AT_ONCE])):
+                found.setdefault(row["token_id"], []).append(row)
+        # A token that was rotated has another id: what the old secret began ends with it.
+        return {each: self._judged(found[each]) if each in found else "revoked" for each in wanted}
 
     def still_valid(self, principal: Principal) -> bool:
         """Say whether the proof behind `principal` still holds: for cutting long answers off."""
-        statement = (
-            select(token_table, principal_table.c.disabled_at)
-            .join(principal_table, principal_table.c.id == token_table.c.principal_id)
-            .where(
-                token_table.c.id == principal.token_id,
-                principal_table.c.id == principal.id,
-                principal_table.c.generation == principal.generations[0],
-                token_table.c.generation == principal.generations[1],
-            )
-            .add_columns(principal_table.c.generation.label("owner_generation"))
+        found = self.recall(principal.token_id)
+        return found is not None and (found.id, found.generations) == (
+            principal.id,
+            principal.generations,
         )
+
+    def stopped_by(self, token: str) -> Switch | None:
+        """Return the switch that bars a token, for telling its holder; None if none does."""
+        statement = held_tokens().where(token_table.c.digest == tokens.digest(token))
         with self._read() as connection:
             row = connection.execute(statement).mappings().first()
         if row is None:
-            return False
-        judged = {**row, "generation": row["owner_generation"]}
-        return refusal(judged, self._clock.now()) is None
+            return None
+        barred = {("key", row["token_id"]), (row["kind"], row["name"]), ("user", row["owner"])}
+        found = (each for each in self.switches() if (each.kind, each.name) in barred)
+        return next(found, None)
+
+    def forget(self) -> None:
+        """Forget whom tokens proved: for who has seen that something changed."""
+        self._changed()
+
+    def _judged(self, rows: Sequence[RowMapping]) -> Principal | Refusal:
+        why = refusal(rows[0], self._clock.now())
+        return principal_of(rows) if why is None else why
 
     def _holders(self, condition: ColumnElement[bool]) -> Sequence[RowMapping]:
-        statement = (
-            select(
-                token_table.c.id.label("token_id"),
-                token_table.c.generation.label("token_generation"),
-                token_table.c.principal_generation,
-                token_table.c.expires_at,
-                token_table.c.revoked_at,
-                principal_table.c.id,
-                principal_table.c.kind,
-                principal_table.c.name,
-                principal_table.c.generation,
-                principal_table.c.disabled_at,
-                token_table.c.created_at,
-                token_table.c.scope,
-                team_table.c.name.label("team"),
-                memberships.c.role,
-                _namesake.label("namesake"),
-            )
-            .join(principal_table, principal_table.c.id == token_table.c.principal_id)
-            .outerjoin(memberships, memberships.c.principal_id == principal_table.c.id)
-            .outerjoin(team_table, team_table.c.id == memberships.c.team_id)
-            .where(condition)
-        )
         with self._read() as connection:
-            return connection.execute(statement).mappings().all()
+            return connection.execute(holders().where(condition)).mappings().all()
 
     def _from_cache(self, digest: str) -> Principal | None:
         cached = self._cache.get(digest)
         if cached is None or time.monotonic() >= cached.until:
             return None
-        if cached.expires_at is not None and self._clock.now() >= cached.expires_at:
-            return None
-        return cached.principal
+        return None if timely(cached.principal, self._clock.now()) else cached.principal
 
-    def _remember(self, digest: str, principal: Principal, expires_at: int | None) -> None:
+    def _remember(self, digest: str, principal: Principal, asked_at: float) -> None:
         with self._cache_lock:
             if len(self._cache) >= _CACHE_ENTRIES:
                 self._cache.clear()
-            until = time.monotonic() + self._cache_seconds
-            self._cache[digest] = _Cached(principal, until, expires_at)
+            # From before the question: what a slow database answers may be old already.
+            self._cache[digest] = _Cached(principal, asked_at + self._cache_seconds)
 
     def _changed(self) -> None:
         with self._cache_lock:
             self._cache.clear()
-
-
-def _principal(rows: Sequence[RowMapping]) -> Principal:
-    row = rows[0]
-    scope = read_scope(row["scope"])
-    roles = {each["team"]: checked_role(each["role"]) for each in rows if each["team"] is not None}
-    teams = sorted(filter(scope.counts, roles))
-    if row["kind"] == "user" and not row["namesake"]:
-        roles[row["name"]] = "admin"
-    return Principal(
-        id=row["id"],
-        kind=cast("Kind", row["kind"]),
-        name=row["name"],
-        teams=tuple(teams),
-        token_id=row["token_id"],
-        generations=(row["generation"], row["token_generation"]),
-        roles={name: role for name, role in roles.items() if scope.counts(name)},
-        scope=scope,
-    )

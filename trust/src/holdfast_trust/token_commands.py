@@ -15,6 +15,7 @@ from holdfast_trust.terminal import Lifetime, Settings, as_json, emit, examples,
 
 if TYPE_CHECKING:
     from holdfast_trust.principals import Kind
+    from holdfast_trust.store import IssuedToken
 
 _USER_LIFETIME = 90 * 86400
 
@@ -98,11 +99,7 @@ def token_issue(  # noqa: PLR0913 - a command has as many parameters as options
         if output and not rotate:
             kept = token_file.holds_valid(store, output, principal, name)
             if kept:
-                emit(
-                    {"changed": False, "token_id": kept, "output": str(output)},
-                    f"{output} holds a valid token already",
-                    as_json=as_json,
-                )
+                tell_kept(kept, output, as_json=as_json)
                 return
         expires = _lifetime(settings, store.kind_of(principal), principal, expires)
         with token_file.place(output) if output else nullcontext() as file:
@@ -111,20 +108,36 @@ def token_issue(  # noqa: PLR0913 - a command has as many parameters as options
             )
             if file:
                 file.keep(issued.secret)
+    tell_issued(issued, output, {"scope": issued.scope.as_dict()}, as_json=as_json)
+
+
+def tell_kept(token_id: str, output: Path, *, as_json: bool) -> None:
+    """Say that nothing was issued, because the file holds a token that is valid."""
+    emit(
+        {"changed": False, "token_id": token_id, "output": str(output)},
+        f"{output} holds a valid token already",
+        as_json=as_json,
+    )
+
+
+def tell_issued(
+    issued: IssuedToken, output: Path | None, more: dict[str, object], *, as_json: bool
+) -> None:
+    """Say what was issued: the secret, alone on standard output, unless it is in a file."""
     data: dict[str, object] = {
         "changed": True,
         "token_id": issued.token_id,
-        "principal": principal,
-        "name": name,
+        "principal": issued.principal,
+        "name": issued.name,
         "last_four": issued.last_four,
         "expires_at": issued.expires_at,
-        "scope": issued.scope.as_dict(),
+        **more,
     }
     if output:
         emit({**data, "output": str(output)}, f"token written to {output}", as_json=as_json)
         return
     if not as_json:
-        click.echo(f"token {name!r} of {principal}; it is not shown again:", err=True)
+        click.echo(f"token {issued.name!r} of {issued.principal}; it is not shown again:", err=True)
     emit({**data, "token": issued.secret}, issued.secret, as_json=as_json)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_trust import database
@@ -14,16 +14,11 @@ from holdfast_trust.clock import Clock
 from holdfast_trust.errors import TrustError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from sqlalchemy import Connection, RowMapping
 
     from holdfast_trust.ledger import Ledger
-
-Refusal = Literal["mistyped", "unknown", "disabled", "revoked", "expired", "early"]
-"""Why a token proves nobody; `early`: by the clock here it is yet to be issued."""
-
-_SKEW_SECONDS: Final = 300  # between the host that issues and those that check
 
 
 class Change:
@@ -87,6 +82,9 @@ class Transactions:
                 database.lock_writers(connection)
                 change = Change(connection)
                 yield change
+                if change.events:
+                    counted = database.schema_version.c.changes + 1
+                    connection.execute(update(database.schema_version).values(changes=counted))
                 # Last before the commit: an event too many after a crash, never one too few.
                 if self._ledger is not None:
                     for event in change.events:
@@ -102,23 +100,8 @@ def now() -> int:
     return int(time.time())
 
 
-def refusal(row: Mapping[str, object] | RowMapping, at: float) -> Refusal | None:
-    """Judge a token row joined with its owner's `generation` and `disabled_at`, at a Unix time."""
-    if row["disabled_at"] is not None:
-        return "disabled"
-    if row["revoked_at"] is not None or row["principal_generation"] != row["generation"]:
-        return "revoked"
-    expires_at = cast("int | None", row["expires_at"])
-    if expires_at is None:
-        return None
-    if at >= expires_at:
-        return "expired"
-    # A clock before the token's own beginning cannot tell whether its end has come.
-    return "early" if at + _SKEW_SECONDS < cast("int", row["created_at"]) else None
-
-
 def find_principal(connection: Connection, name: str) -> RowMapping:
-    """Return the row of a user or service; `TrustError` if there is none."""
+    """Return the row of a user, service or agent; `TrustError` if there is none."""
     statement = select(database.principals).where(database.principals.c.name == name)
     row = connection.execute(statement).mappings().first()
     if row is None:
