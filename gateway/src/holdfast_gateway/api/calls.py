@@ -5,35 +5,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+from holdfast_gateway.api import constraints, fields
+from holdfast_gateway.api.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    ENDPOINTS,
+    Endpoint,
+    Generates,
+)
 from holdfast_gateway.api.errors import invalid
+from holdfast_gateway.api.fields import INTERNAL_FIELDS
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "EMBEDDINGS",
+    "ENDPOINTS",
+    "INTERNAL_FIELDS",
+    "Call",
+    "parse",
+]
 
 T = TypeVar("T")
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-EMBEDDINGS = "/v1/embeddings"
-ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS)
-
-# Fields by which the serving side is steered from inside the site. vLLM or smg would obey them.
-INTERNAL_FIELDS = frozenset(
-    {
-        "priority",  # vLLM's scheduler: jump the queue
-        "cache_salt",  # vLLM's prefix cache: read whether others sent a prompt
-        "kv_transfer_params",  # vLLM: fetch KV blocks from an address
-        "ec_transfer_params",  # the same for encoder outputs
-        "request_id",  # vLLM: collide with another request
-        "rid",  # the same in smg's dialect
-        "data_parallel_rank",  # choose the replica
-        "bootstrap_host",  # smg: address of a prefill worker
-        "bootstrap_port",
-        "bootstrap_room",
-        "lora_path",  # smg: load an adapter from a path
-        "session_params",
-    }
-)
-
-_INPUT_FIELD = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 _LONGEST_NAME = 256
+_MOST_CHOICES = 128
+_MOST_PROMPTS = 2048
 _NAMES: dict[type, str] = {
     dict: "an object",
     list: "an array",
@@ -49,8 +47,8 @@ _NAMES: dict[type, str] = {
 class Call:
     """One checked request. `request` is the body without what only the site may say.
 
-    `size` is the body's length in bytes; `max_tokens` what the client asked for at most, for each
-    choice; `prompts` how many there are.
+    `endpoint` is its path. `size` is the body's length in bytes; `max_tokens` what the client asked
+    for at most, for each choice, None where it set no bound; `prompts` how many there are.
     """
 
     endpoint: str
@@ -66,8 +64,14 @@ class Call:
     one_choice: bool = True
 
     def payload(self, steering: Mapping[str, object]) -> bytes:
-        """Return the body for the upstream, with what the site itself says."""
-        return _dump({**self.request, **steering})
+        """Return the body for the upstream, with what the site itself says where it can be said."""
+        endpoint = ENDPOINTS[self.endpoint]
+        ours = {
+            field: value
+            for field, value in steering.items()
+            if field in endpoint.steering or field in endpoint.max_tokens
+        }
+        return _dump({**self.request, **ours})
 
 
 def parse(endpoint: str, body: bytes) -> Call:
@@ -76,15 +80,50 @@ def parse(endpoint: str, body: bytes) -> Call:
     The upstream gets the object we understood, not the bytes: two parsers then cannot read a
     doubled key differently.
     """
+    try:
+        return _parse(ENDPOINTS[endpoint], body)
+    except RecursionError as error:
+        raise invalid("The body is nested too deeply.", code="invalid_json") from error
+
+
+def _parse(endpoint: Endpoint, body: bytes) -> Call:
     request = _load(body)
     model = _required(request, "model", (str,))
     if not 0 < len(model) <= _LONGEST_NAME or not model.isprintable():
         raise invalid("'model' is not the name of a model.", code="invalid_value", param="model")
     _check_input(endpoint, request)
     stream = _optional(request, "stream", bool, default=False)
-    choices = _optional(request, "n", int, default=1)
-    if choices < 1:
-        raise invalid("'n' must be at least 1.", code="invalid_value", param="n")
+    if stream and not endpoint.streams:
+        name = "Embeddings" if endpoint.generates is Generates.VECTORS else "This answer"
+        raise invalid(f"{name} cannot be streamed.", code="invalid_value", param="stream")
+    fields.check(endpoint.path, request)
+    constraints.check(request)
+    usage = continuous = False
+    if endpoint.usage_on_request:
+        usage, continuous = _ask_for_usage(request, stream=stream)
+    choices = _optional(request, "n", int, default=1) if endpoint.choices else 1
+    if not 1 <= choices <= _MOST_CHOICES:
+        raise invalid(
+            f"'n' must be at least 1 and at most {_MOST_CHOICES}.", code="invalid_value", param="n"
+        )
+    prompts = _prompts(endpoint, request, choices)
+    return Call(
+        endpoint=endpoint.path,
+        model=model,
+        request=request,
+        size=len(body),
+        max_tokens=_max_tokens(endpoint, request),
+        prompts=1 if prompts is None else prompts,
+        stream=stream,
+        wants_usage=usage,
+        wants_continuous_usage=continuous,
+        choices_per_prompt=choices,
+        one_choice=choices == 1 and prompts is None,
+    )
+
+
+def _ask_for_usage(request: dict[str, Any], *, stream: bool) -> tuple[bool, bool]:
+    """Ask for usage in every event of a stream; return what of that the client asked for."""
     options = _optional(request, "stream_options", dict, default={})
     if options and not stream:
         raise invalid(
@@ -94,43 +133,39 @@ def parse(endpoint: str, body: bytes) -> Call:
         )
     usage = _optional(options, "include_usage", bool, default=False)
     continuous = usage and _optional(options, "continuous_usage_stats", bool, default=False)
-    for field in INTERNAL_FIELDS & request.keys():
-        del request[field]
     if stream:
-        if endpoint == EMBEDDINGS:
-            raise invalid("Embeddings cannot be streamed.", code="invalid_value", param="stream")
-        request["stream_options"] = options | {
-            "include_usage": True,
-            "continuous_usage_stats": True,
-        }
-    max_tokens = _max_tokens(request)
-    prompt = request.get("prompt")
-    prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
-    many_prompts = prompts is prompt
-    return Call(
-        endpoint=endpoint,
-        model=model,
-        request=request,
-        size=len(body),
-        max_tokens=max_tokens,
-        prompts=len(prompts),
-        stream=stream,
-        wants_usage=usage,
-        wants_continuous_usage=continuous,
-        choices_per_prompt=choices,
-        one_choice=choices == 1 and not many_prompts,
-    )
+        asked = {"include_usage": True, "continuous_usage_stats": True}
+        request["stream_options"] = options | asked
+    return usage, continuous
 
 
-def _max_tokens(request: dict[str, Any]) -> int | None:
-    found = [
-        _optional(request, field, int, default=0)
-        for field in ("max_completion_tokens", "max_tokens")
+def _prompts(endpoint: Endpoint, request: dict[str, Any], choices: int) -> int | None:
+    """Return how many prompts a list holds, None where there is one and no list of them."""
+    value = request[endpoint.input]
+    if endpoint.messages or not isinstance(value, list) or isinstance(value[0], int | dict):
+        return None
+    if len(value) * choices > _MOST_PROMPTS:
+        raise invalid(
+            f"'{endpoint.input}' asks for more than {_MOST_PROMPTS} answers at once.",
+            code="invalid_value",
+            param=endpoint.input,
+        )
+    return len(value)
+
+
+def _max_tokens(endpoint: Endpoint, request: dict[str, Any]) -> int | None:
+    found = {
+        field: _optional(request, field, int, default=0)
+        for field in endpoint.max_tokens
         if request.get(field) is not None
-    ]
-    if any(each < 0 for each in found):
-        raise invalid("'max_tokens' is negative.", code="invalid_value", param="max_tokens")
-    return found[0] if found else None
+    }
+    for field, value in found.items():
+        if not 0 <= value < 2**31:
+            raise invalid(f"'{field}' is negative or too large.", code="invalid_value", param=field)
+    if not found and endpoint.max_tokens_required:
+        _required(request, endpoint.max_tokens[0], (int,))
+    # Whichever of two wins at the replica, more than this it cannot be.
+    return max(found.values(), default=None)
 
 
 def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at field by field
@@ -191,16 +226,15 @@ def _optional(request: dict[str, Any], field: str, kind: type[T], *, default: T)
     return value
 
 
-def _check_input(endpoint: str, request: dict[str, Any]) -> None:
-    field = _INPUT_FIELD[endpoint]
-    types = (list,) if endpoint == CHAT else (str, list)
-    value = _required(request, field, types)
+def _check_input(endpoint: Endpoint, request: dict[str, Any]) -> None:
+    field = endpoint.input
+    value = _required(request, field, endpoint.input_types)
     if value == []:
         raise invalid(f"'{field}' is empty.", code="invalid_value", param=field)
-    if endpoint != CHAT:
+    if not endpoint.messages:
         return
     for at, message in enumerate(value):
         if type(message) is not dict:
-            _wrong_type(f"messages[{at}]", "an object", message)
+            _wrong_type(f"{field}[{at}]", "an object", message)
         if type(message.get("role")) is not str:
-            _wrong_type(f"messages[{at}].role", "a string", message.get("role"))
+            _wrong_type(f"{field}[{at}].role", "a string", message.get("role"))

@@ -1,9 +1,22 @@
-"""Every refusal a client can see, in the shape the OpenAI API gives errors."""
+"""Every refusal a client can see, in the shape that the API it speaks gives errors."""
 
 import json
 
+from holdfast_gateway.api.endpoints import Shape
+
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 class ApiError(Exception):
@@ -27,19 +40,38 @@ class ApiError(Exception):
         self.param = param
         self.headers = headers or {}
 
-    def body(self) -> bytes:
+    def body(self, shape: Shape = Shape.OPENAI, request_id: str = "") -> bytes:
         """Return the JSON body."""
-        error = {
+        if shape is Shape.ANTHROPIC:
+            return json.dumps(self._anthropic(request_id)).encode()
+        return json.dumps({"error": self._openai()}).encode()
+
+    def event(self, shape: Shape = Shape.OPENAI, request_id: str = "") -> bytes:
+        """Return the same error as a server-sent event, for a stream that has already begun."""
+        if shape is Shape.OPENAI:
+            return b"data: " + self.body() + b"\n\n"
+        if shape is Shape.ANTHROPIC:
+            event = self._anthropic(request_id)
+        else:
+            # Documented flat, sent nested by OpenAI; only the nested one makes its client raise.
+            error = self._openai()
+            event = {**error, "type": "error", "error": error}
+        return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
+
+    def _openai(self) -> dict[str, object]:
+        return {
             "message": self.message,
             "type": self.kind,
             "param": self.param,
             "code": self.code,
         }
-        return json.dumps({"error": error}).encode()
 
-    def event(self) -> bytes:
-        """Return the same error as a server-sent event, for a stream that has already begun."""
-        return b"data: " + self.body() + b"\n\n"
+    def _anthropic(self, request_id: str) -> dict[str, object]:
+        kind = _ANTHROPIC_TYPES.get(self.status) or (
+            "api_error" if self.status >= 500 else "invalid_request_error"
+        )
+        error = {"type": kind, "message": self.message}
+        return {"type": "error", "error": error, "request_id": request_id}
 
 
 def invalid(message: str, *, code: str = "invalid_request", param: str | None = None) -> ApiError:
@@ -51,8 +83,9 @@ def invalid_api_key() -> ApiError:
     """Return a 401 that does not repeat the token, so that it reaches no log on the way back."""
     return ApiError(
         401,
-        "No valid API key was given. Send 'Authorization: Bearer <token>' with a token of this "
-        "site; ask your operator for one with 'holdfast token issue'.",
+        "No valid API key was given. Send 'Authorization: Bearer <token>', or 'x-api-key: <token>' "
+        "with Anthropic's API, with a token of this site; ask your operator for one with "
+        "'holdfast token issue'.",
         code="invalid_api_key",
         headers={"WWW-Authenticate": "Bearer"},
     )

@@ -8,13 +8,14 @@ from contextlib import suppress
 import aiohttp
 from starlette.types import Send
 
+from holdfast_gateway.api.endpoints import ENDPOINTS
 from holdfast_gateway.api.errors import ApiError, interrupted, upstream_failed, upstream_timeout
 from holdfast_gateway.api.refusals import read_refusal
+from holdfast_gateway.api.usage import read_whole
+from holdfast_gateway.api.views import View, view_for
 from holdfast_gateway.chain.sse import EventSplitter, EventTooLargeError, data_of
 from holdfast_gateway.chain.upstream import Upstream
-from holdfast_gateway.chain.view import StreamView
 from holdfast_gateway.config import Limits
-from holdfast_gateway.metering.tokens import read_answer
 from holdfast_gateway.metering.transaction import Transaction
 from holdfast_gateway.question import Question
 
@@ -64,7 +65,8 @@ class Answer:
             raise error
         with suppress(TimeoutError):  # a client that reads nothing does not hold up a shutdown
             async with asyncio.timeout(_LAST_WORD_SECONDS):
-                await self._write(error.event())
+                shape = ENDPOINTS[self._call.endpoint].shape
+                await self._write(error.event(shape, self._request_id))
                 await self._finish()
 
     async def _give(self) -> None:
@@ -111,7 +113,7 @@ class Answer:
     async def _pass_whole(self, response: aiohttp.ClientResponse) -> None:
         body = await response.read()
         try:
-            self._transaction.tokens = read_answer(json.loads(body))
+            self._transaction.tokens = read_whole(self._call.endpoint, json.loads(body))
         except ValueError as error:
             raise upstream_failed(
                 f"The server of '{self._call.model}' sent an answer that is not JSON."
@@ -126,7 +128,7 @@ class Answer:
         if not response.content_type.startswith("text/event-stream"):
             raise self._broken()
         loop = asyncio.get_running_loop()
-        view = StreamView(self._call)
+        view = view_for(self._call)
         splitter = EventSplitter()
         try:
             async for block in response.content.iter_any():
@@ -147,7 +149,7 @@ class Answer:
         self._transaction.end("done", 200)
         await self._finish()
 
-    def _see(self, event: bytes, view: StreamView) -> bytes:
+    def _see(self, event: bytes, view: View) -> bytes:
         """Return what to pass on of one event."""
         if view.failure is not None:
             return b""
@@ -158,13 +160,15 @@ class Answer:
             if not view.complete:
                 view.failure = "[DONE] before the end"
                 return b""
-            self._transaction.tokens = view.tally.tokens
-            # Before it is sent: a client may hang up on [DONE], and that is no abort.
-            self._transaction.end("done", 200)
+            passed = _DONE if view.ends_with_done else None
         else:
-            data = view.see(data) or b""
+            passed = view.see(data)
             self._transaction.first_token()
-        return b"data: " + data + b"\n\n" if data else b""
+        if view.complete and (data == _DONE or not view.ends_with_done):
+            self._transaction.tokens = view.tally.tokens
+            # Before it is sent: a client may hang up on the last event, and that is no abort.
+            self._transaction.end("done", 200)
+        return view.frame(passed) if passed else b""
 
     def _broken(self) -> ApiError:
         if self._started:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import ClassVar
 
 from holdfast_gateway.api.calls import Call
 from holdfast_gateway.metering.tokens import Tally
@@ -15,6 +16,8 @@ class StreamView:
     The gateway always asks for usage in every event. What the client did not ask for is cut out of
     the bytes rather than written anew, so that log probabilities and text stay as vLLM wrote them.
     """
+
+    ends_with_done: ClassVar[bool] = True
 
     def __init__(self, call: Call) -> None:
         self._usage = call.wants_usage
@@ -49,6 +52,10 @@ class StreamView:
                 self.tally.see(0, usage)
                 return data if self._continuous else head
         return self._see_whole(data, None if cut is None else cut[0])
+
+    def frame(self, data: bytes) -> bytes:
+        """Return the event to send for what `see` returned last."""
+        return b"data: " + data + b"\n\n"
 
     def _see_whole(self, data: bytes, head: bytes | None) -> bytes | None:
         try:
