@@ -4,45 +4,33 @@ import json
 import logging
 import os
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from gateway_parts import until
+from metering_parts import closing, opening, row
 from sqlalchemy.exc import OperationalError
 
 from holdfast_gateway.metering import recorder as module
 from holdfast_gateway.metering.journal import Journal
 from holdfast_gateway.metering.recorder import Event, Item, Recorder
-from holdfast_gateway.metering.usage import UsageRow, UsageStore
+from holdfast_gateway.metering.reports import Question, sums
+from holdfast_gateway.metering.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-
-def row(request_id: str) -> UsageRow:
-    return UsageRow(
-        request_id=request_id,
-        time=datetime.now(UTC),
-        principal="ada",
-        principal_kind="user",
-        team=None,
-        model="m",
-        endpoint="/v1/completions",
-        stream=False,
-        status=200,
-        state="done",
-        prompt_tokens=1,
-        cached_tokens=None,
-        completion_tokens=1,
-        ttft_ms=None,
-        duration_ms=1.0,
-    )
+    from holdfast_gateway.metering.usage import UsageRow, UsageStore
 
 
 def items(count: int) -> list[Item]:
     return [Item({"request_id": f"r{at}"}, row(f"r{at}")) for at in range(count)]
+
+
+def written(store: UsageStore) -> int:
+    with store.engine.connect() as connection:
+        return sum(each.requests for each in sums(connection, Question()))
 
 
 class Unsteady:
@@ -81,14 +69,6 @@ class Events:
         return list(events[1:])
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[UsageStore]:
-    opened = UsageStore(f"sqlite:///{tmp_path}/usage.db")
-    opened.create_schema()
-    yield opened
-    opened.close()
-
-
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.01)
@@ -103,7 +83,7 @@ def test_each_is_written_once_however_the_database_fails(
     for item in items(50):
         recorder.put(item)
     recorder.close(10)
-    assert store.sums()[0].requests == 50
+    assert written(store) == 50
     assert [event["request_id"] for event in events.taken] == [f"r{at}" for at in range(50)]
 
 
@@ -157,3 +137,29 @@ def test_a_ledger_that_broke_is_opened_again(
     # Whether what a failed sync left is on the disk cannot be known: it may be there twice.
     assert [json.loads(line)["event"]["n"] for line in lines] in ([1, 2, 3], [1, 2, 2, 3])
     assert "No space left" in caplog.text
+
+
+def test_the_spool_keeps_what_could_not_be_written(store: UsageStore, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "pending")
+    recorder = Recorder(store, Events(10**9), 100, spool=spool)
+    ticket = spool.begin(opening())
+    spool.end(ticket, closing())
+    recorder.put(Item({"n": 1}, row("r0"), ticket))
+    recorder.close(0.05)
+    assert written(store) == 1  # the row is there, its event is not
+    spool.close()
+    again = Spool(tmp_path / "pending")
+    assert [(each.opening, each.closing) for each in again.recover()] == [(opening(), closing())]
+    again.close()
+
+
+def test_what_was_written_leaves_the_spool(store: UsageStore, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "pending")
+    recorder = Recorder(store, Events(), 100, spool=spool)
+    for at in range(20):
+        ticket = spool.begin(opening(at))
+        spool.end(ticket, closing())
+        recorder.put(Item({"n": at}, row(f"r{at}"), ticket))
+    recorder.close(10)
+    spool.close()
+    assert list((tmp_path / "pending").iterdir()) == []

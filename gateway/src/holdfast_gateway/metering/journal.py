@@ -1,6 +1,8 @@
 """The gateway's side of the ledger: opened late, opened again after a failed disk."""
 
 import logging
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 log = logging.getLogger("holdfast.gateway")
+
+_ENTRIES = "entries.jsonl"
+_TAIL_BYTES = 16 << 20  # far more than several gateways write while one of them is started again
+_REQUEST = re.compile(rb'"request_id":"(req_[0-9a-f]{32})"')
 
 
 class Journal:
@@ -46,6 +52,12 @@ class Journal:
         if left:
             self.close()  # a ledger accepts nothing after a failed write until it is opened again
         return left
+
+    def recent(self) -> set[str]:
+        """Return the requests whose events stand in the last part of the ledger."""
+        with (self._folder / _ENTRIES).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return {found.decode() for found in _REQUEST.findall(file.read())}
 
     def close(self) -> None:
         """Finish, sign, close."""

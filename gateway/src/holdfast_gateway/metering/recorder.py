@@ -11,6 +11,8 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from holdfast_gateway.metering.meters import Meters
+from holdfast_gateway.metering.spool import Spool, Ticket
 from holdfast_gateway.metering.usage import UsageRow
 
 log = logging.getLogger("holdfast.gateway")
@@ -40,23 +42,43 @@ class Events(Protocol):
 
 @dataclass(frozen=True)
 class Item:
-    """What one request leaves behind. A request that was refused has no row."""
+    """What one request leaves behind. A request that was refused has no row.
 
-    event: Event
+    `event` is None only where the ledger has it already; `ticket` is where the spool has both.
+    """
+
+    event: Event | None
     row: UsageRow | None = None
+    ticket: Ticket | None = None
 
 
 class Recorder:
     """One thread that writes items in the order they came.
 
     When the database or the ledger is away it tries again and the backlog grows; `full` then says
-    to take no more requests, because what cannot be recorded must not be served.
+    to take no more requests, because what cannot be recorded must not be served. With a spool,
+    what is unwritten survives this process. Rows and events are filed under the name of `gateway`,
+    costs in `currency`.
     """
 
-    def __init__(self, rows: Rows, events: Events, backlog: int) -> None:
+    def __init__(  # noqa: PLR0913  # where three kinds of records go, and whose they are
+        self,
+        rows: Rows,
+        events: Events,
+        backlog: int,
+        *,
+        spool: Spool | None = None,
+        meters: Meters | None = None,
+        gateway: str = "",
+        currency: str = "",
+    ) -> None:
         self._rows = rows
         self._events = events
         self._backlog = backlog
+        self.spool = spool
+        self.meters = meters or Meters()
+        self.gateway = gateway
+        self.currency = currency
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._pending = 0
         self._lock = threading.Lock()
@@ -69,6 +91,11 @@ class Recorder:
     def full(self) -> bool:
         """Whether more is unwritten than the configuration allows."""
         return self._pending >= self._backlog
+
+    @property
+    def pending(self) -> int:
+        """How many items are unwritten."""
+        return self._pending
 
     def put(self, item: Item) -> None:
         """Take an item; never blocks."""
@@ -94,12 +121,15 @@ class Recorder:
                     break
                 item = self._queue.get()
             ended = item is None
-            self._write_rows([item.row for item in batch if item.row is not None])
-            self._write_events([item.event for item in batch])
+            rows = self._write_rows([item.row for item in batch if item.row is not None])
+            events = self._write_events([item.event for item in batch if item.event is not None])
+            if self.spool is not None and rows and events:
+                self.spool.written(item.ticket for item in batch if item.ticket is not None)
             with self._lock:
                 self._pending -= len(batch)
 
-    def _write_rows(self, rows: list[UsageRow]) -> None:
+    def _write_rows(self, rows: list[UsageRow]) -> bool:
+        """Write all; False when there was no time left to."""
         while rows:
             try:
                 self._rows.insert(rows)
@@ -107,12 +137,13 @@ class Recorder:
                 reason = str(error).splitlines()[0]
                 log.error("%d usage rows cannot be written: %s", len(rows), reason)  # noqa: TRY400  # no traceback a second
             else:
-                return
+                return True
             if not self._another_try():
                 for row in rows:
                     log.error("usage row not written: %s", json.dumps(asdict(row), default=str))
-                return
+                return False
             rows = self._unwritten(rows)
+        return True
 
     def _unwritten(self, rows: list[UsageRow]) -> list[UsageRow]:
         """Leave out what a commit wrote whose confirmation was lost."""
@@ -122,13 +153,15 @@ class Recorder:
             return rows
         return [row for row in rows if row.request_id not in known]
 
-    def _write_events(self, events: list[Event]) -> None:
+    def _write_events(self, events: list[Event]) -> bool:
+        """Write all; False when there was no time left to."""
         while events:
             events = self._events.append(events)
             if events and not self._another_try():
                 for event in events:
                     log.error("ledger event not written: %s", json.dumps(event, default=str))
-                return
+                return False
+        return True
 
     def _another_try(self) -> bool:
         """Wait before the next attempt; False when there is no time left for one."""

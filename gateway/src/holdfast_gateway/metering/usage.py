@@ -1,11 +1,12 @@
-"""The usage table: one row per request that was let through, and its sums."""
+"""The usage table: one row per request that was let through."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -18,7 +19,6 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
-    func,
     insert,
     select,
 )
@@ -26,7 +26,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-State = Literal["done", "aborted", "error"]
+from holdfast_gateway.metering.schema import bring_up_to_date
+
+State = Literal["done", "aborted", "error", "lost"]
+"""How a request ended; `lost` is one that the gateway was killed over: what it came to is unknown.
+"""
 
 _METADATA = MetaData()
 
@@ -37,61 +41,84 @@ USAGE = Table(
     Column("time", DateTime(timezone=True), nullable=False),
     Column("principal", String(128), nullable=False),
     Column("principal_kind", String(16), nullable=False),
+    Column("owner", String(128)),
+    Column("token", String(64)),
     Column("team", String(128)),
+    Column("session", String(128)),
+    Column("gateway", String(128)),
     Column("model", String(256), nullable=False),
+    Column("revision", String(128)),
     Column("endpoint", String(64), nullable=False),
     Column("stream", Boolean, nullable=False),
     Column("status", Integer, nullable=False),
     Column("state", String(16), nullable=False),
+    Column("error_code", String(64)),
     Column("prompt_tokens", Integer),
     Column("cached_tokens", Integer),
     Column("completion_tokens", Integer),
+    Column("queue_ms", Float),
     Column("ttft_ms", Float),
+    Column("itl_ms", Float),
     Column("duration_ms", Float, nullable=False),
+    Column("replica", String(256)),
+    Column("host", String(256)),
+    Column("attempts", Integer),
+    Column("cost", BigInteger),
+    Column("currency", String(8)),
     Index("usage_by_time", "time"),
     Index("usage_by_principal", "principal", "time"),
+    Index("usage_by_team", "team", "time"),
+    Index("usage_by_session", "session", "time"),
 )
+
+ENERGY = Table(
+    "energy",
+    _METADATA,
+    Column("host", String(256), primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("joules", Float, nullable=False),
+    Column("source", String(32), nullable=False),
+)
+"""Joules of a host in the interval that starts at `start` (Unix seconds), as they were measured."""
 
 
 @dataclass(frozen=True)
 class UsageRow:
     """One request: who, what, how it ended, tokens (None is unknown), times in milliseconds.
 
-    `status` is what the client was told, 499 when it had gone before it could be told. `team` is
-    the first by name of the principal's teams that may use the model.
+    `status` is what the client was told, 499 when it had gone before it could be told, 0 when a
+    killed gateway cannot say. `owner` is the user an agent acts for; `itl_ms` the mean between
+    tokens after the first; `cost` millionths of `currency`.
     """
 
     request_id: str
     time: datetime
     principal: str
     principal_kind: str
+    owner: str | None
+    token: str | None
     team: str | None
+    session: str | None
+    gateway: str | None
     model: str
+    revision: str | None
     endpoint: str
     stream: bool
     status: int
     state: State
+    error_code: str | None
     prompt_tokens: int | None
     cached_tokens: int | None
     completion_tokens: int | None
+    queue_ms: float | None
     ttft_ms: float | None
+    itl_ms: float | None
     duration_ms: float
-
-
-@dataclass(frozen=True)
-class UsageSum:
-    """Sums of one model and principal. Unknown token counts add nothing; `unknown` counts them."""
-
-    model: str
-    principal: str
-    requests: int
-    done: int
-    aborted: int
-    error: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    unknown: int
+    replica: str | None
+    host: str | None
+    attempts: int | None
+    cost: int | None
+    currency: str | None
 
 
 class UsageStore:
@@ -101,50 +128,28 @@ class UsageStore:
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        self._engine: Engine = create_engine(parsed, pool_pre_ping=True)
+        self.engine: Engine = create_engine(parsed, pool_pre_ping=True)
         if parsed.get_backend_name() == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "connect", _prepare_sqlite)
 
     def create_schema(self) -> None:
-        """Create what is missing."""
-        _METADATA.create_all(self._engine)
+        """Create what is missing, or bring on what an older release left; see `SchemaError`."""
+        bring_up_to_date(self.engine, _METADATA)
 
     def insert(self, rows: Sequence[UsageRow]) -> None:
         """Write rows in one transaction, either all or none."""
-        with self._engine.begin() as connection:
-            connection.execute(insert(USAGE), [asdict(row) for row in rows])
+        with self.engine.begin() as connection:
+            connection.execute(insert(USAGE), [vars(row) for row in rows])
 
     def known(self, request_ids: Sequence[str]) -> set[str]:
         """Return which of these requests have a row."""
         query = select(USAGE.c.request_id).where(USAGE.c.request_id.in_(request_ids))
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return set(connection.scalars(query))
-
-    def sums(self) -> list[UsageSum]:
-        """Return the sums per model and principal, in that order."""
-        table = USAGE.c
-        query = (
-            select(
-                table.model,
-                table.principal,
-                func.count().label("requests"),
-                func.count().filter(table.state == "done").label("done"),
-                func.count().filter(table.state == "aborted").label("aborted"),
-                func.count().filter(table.state == "error").label("error"),
-                func.coalesce(func.sum(table.prompt_tokens), 0).label("prompt_tokens"),
-                func.coalesce(func.sum(table.cached_tokens), 0).label("cached_tokens"),
-                func.coalesce(func.sum(table.completion_tokens), 0).label("completion_tokens"),
-                func.count().filter(table.completion_tokens.is_(None)).label("unknown"),
-            )
-            .group_by(table.model, table.principal)
-            .order_by(table.model, table.principal)
-        )
-        with self._engine.connect() as connection:
-            return [UsageSum(**row) for row in connection.execute(query).mappings()]
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
