@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from holdfast_gateway.fairness.settings import FairnessSettings
+
 
 class ConfigError(Exception):
     """The configuration file cannot be used; the message has one line per fault."""
@@ -62,13 +64,44 @@ class Labels(_Strict):
         return self.model_dump(exclude_none=True)
 
 
+class Pool(_Strict):
+    """Replicas of one model behind one load balancer, and the teams that are served there."""
+
+    upstream: UpstreamUrl = Field(description="Base URL of the pool's load balancer.")
+    teams: tuple[str, ...] = Field(default=(), description="Teams that are served here.")
+    replicas: int = Field(default=1, ge=1, description="Replicas of the model in the pool.")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        description="Sequences all its replicas work on at once: replicas times max_num_seqs.",
+    )
+
+
 class Model(_Strict):
-    """One model clients can name, and the pool that serves it."""
+    """One model clients can name, and the pools that serve it."""
 
     id: str = Field(min_length=1, max_length=256, description="Name clients send: org/name.")
     upstream: UpstreamUrl = Field(description="Base URL of the load balancer of its pool.")
+    replicas: int = Field(default=1, ge=1, description="Replicas behind upstream.")
+    slots: int | None = Field(
+        default=None, ge=1, description="Sequences they work on at once, all together."
+    )
+    pools: tuple[Pool, ...] = Field(
+        default=(), description="Pools for the teams they name; other teams go to upstream."
+    )
     teams: tuple[str, ...] = Field(default=(), description="Teams that may use it.")
     labels: Labels = Labels()
+
+    def pool_of(self, team: str | None) -> Pool:
+        """Return the pool that serves a team: the first that names it, else the model's own."""
+        for pool in self.pools:
+            if team in pool.teams:
+                return pool
+        return self._own_pool
+
+    @cached_property
+    def _own_pool(self) -> Pool:
+        return Pool(upstream=self.upstream, replicas=self.replicas, slots=self.slots)
 
 
 class Limits(_Strict):
@@ -104,6 +137,7 @@ class Config(_Strict):
     ledger: Path = Field(description="Directory of the ledger.")
     models: tuple[Model, ...] = Field(default=(), description="The models offered.")
     limits: Limits = Limits()
+    fairness: FairnessSettings = FairnessSettings()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -114,6 +148,11 @@ class Config(_Strict):
                 raise ValueError(msg)
             seen.add(model.id)
         return self
+
+    @property
+    def salt_key(self) -> Path:
+        """Return where the secret behind the teams' cache_salt is kept."""
+        return self.fairness.salt_key or self.ledger.parent / "cache_salt.key"
 
     @cached_property
     def models_by_id(self) -> dict[str, Model]:

@@ -71,7 +71,7 @@ class Inference:
             raise model_not_found(call.model)
         answer = Answer(
             upstream=services.upstream,
-            base=seen.upstream,
+            base=seen.pool_of(question.team).upstream,
             question=question,
             payload=call.payload(services.fairness.steering(question)),
             limits=services.config.limits,
@@ -107,6 +107,7 @@ class Inference:
             reservation.settle(transaction.tokens, sent=False)
             raise
         transaction.waited_seconds = place.waited_seconds
+        transaction.on_first_token = place.answered
         answer.headers = reservation.headers
         try:
             await answer.give()

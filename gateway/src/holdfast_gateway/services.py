@@ -27,8 +27,8 @@ class Services:
     access: Access
     upstream: Upstream
     recorder: Recorder
+    fairness: Fairness
     budgets: Budgets = field(default_factory=Budgets)
-    fairness: Fairness = field(default_factory=Fairness)
     inflight: Inflight = field(default_factory=Inflight)
     started_at: int = field(default_factory=lambda: int(time.time()))
 
@@ -48,7 +48,7 @@ async def running(config: Config) -> AsyncIterator[Services]:
     recorder = Recorder(store, journal, config.limits.usage_backlog)
     try:
         async with Upstream(config.limits) as upstream:
-            yield Services(config, access, upstream, recorder)
+            yield Services(config, access, upstream, recorder, Fairness(config))
     finally:
         await asyncio.to_thread(recorder.close, _LAST_WRITES_SECONDS)
         journal.close()
@@ -62,6 +62,7 @@ def check(config: Config) -> None:
     store = UsageStore(config.database)
     try:
         access.check()
+        Fairness(config)
         store.create_schema()
         Journal(config.ledger).close()
     finally:
