@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from holdfast_gateway.api.calls import ENDPOINTS
+from holdfast_gateway.api.endpoints import ENDPOINTS, MESSAGES, shape_of
 from holdfast_gateway.api.errors import SERVER_ERROR, ApiError, unknown_url
 from holdfast_gateway.api.models import Models
 from holdfast_gateway.config import Config
@@ -35,6 +35,7 @@ class Gateway:
     def __init__(self, config: Config, watch: Watch | None = None) -> None:
         self._config = config
         self._watch = watch
+        self._services: Services | None = None
         self._app = Starlette(
             lifespan=self._lifespan,
             exception_handlers={
@@ -48,6 +49,7 @@ class Gateway:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with running(self._config) as services:
+            self._services = services
             app.router.routes.extend(_routes(services))
             if self._watch is None:
                 yield
@@ -67,6 +69,10 @@ class Gateway:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                if scope["path"].startswith(MESSAGES):  # where Anthropic's clients look for it
+                    headers.append((b"request-id", request_id.encode()))
+                if self._services is not None and self._services.drain.leaving:
+                    headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -95,17 +101,19 @@ class _Health:
         passed_on = "x-forwarded-for" in request.headers
         if passed_on or request.client is None or not ip_address(request.client.host).is_loopback:
             raise unknown_url(request.method, request.url.path)
-        full = self._services.recorder.full
-        state = {"status": "usage cannot be recorded" if full else "ok"}
-        return JSONResponse(state, status_code=503 if full else 200)
+        trouble = ""
+        if self._services.drain.leaving:
+            trouble = "leaving: running requests are finished"
+        elif self._services.recorder.full:
+            trouble = "usage cannot be recorded"
+        return JSONResponse({"status": trouble or "ok"}, status_code=503 if trouble else 200)
 
 
-def _refuse(_request: Request, error: Exception) -> Response:
+def _refuse(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
-    return Response(
-        error.body(), error.status, headers=error.headers, media_type="application/json"
-    )
+    body = error.body(shape_of(request.scope["path"], request.headers), request.state.request_id)
+    return Response(body, error.status, headers=error.headers, media_type="application/json")
 
 
 def _not_found(request: Request, _error: Exception) -> Response:
