@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.server import MPServer
 
 from holdfast_gateway.app import Gateway
@@ -78,6 +78,7 @@ def serve(config: Config, *, hand_over: bool = False) -> None:
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         websockets=False,
+        loop=Loops.uvloop,
         workers=1,
         backlog=_CONNECTIONS,
         backpressure=_CONNECTIONS,
