@@ -275,6 +275,9 @@ class Site(Part):
     hosts: tuple[Host, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     teams: tuple[Team, ...] = ()
+    gateways: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        2, ge=1, le=9, description="Gateways behind the edge; with one, a restart is felt."
+    )
     quotas: Quotas = Quotas()
     signers: tuple[Signer, ...] = ()
     replicas: tuple[Replica, ...] = ()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast_installer.bundle.manifest import Manifest
-    from holdfast_installer.plan.model import HostPlan, Pool
+    from holdfast_installer.plan.model import Gateway, HostPlan, Pool
     from holdfast_installer.plan.ports import Want
     from holdfast_installer.plan.sizes import Need
     from holdfast_installer.site import Site
@@ -56,6 +56,7 @@ class Target:
     manifest: Manifest
     bundle_digest: str
     pools: tuple[Pool, ...]
+    gateways: tuple[Gateway, ...]
 
 
 def host_blockers(
@@ -74,7 +75,7 @@ def host_blockers(
     yield from _system(facts, host, target.manifest)
     yield from _processor(facts, host)
     yield from _room(facts, host, need, target.bundle_digest)
-    yield from _ports(facts, host, target.pools)
+    yield from _ports(facts, host, target)
     yield from _address(target.site, facts, host)
     yield from _clock_and_lock(facts, host)
 
@@ -183,10 +184,10 @@ def mount_of(mounts: tuple[Mount, ...], folder: str) -> Mount | None:
     return targets[here]
 
 
-def _ports(facts: HostFacts, host: HostPlan, pools: tuple[Pool, ...]) -> Iterator[Finding]:
+def _ports(facts: HostFacts, host: HostPlan, target: Target) -> Iterator[Finding]:
     if facts.listeners == UNREAD:
         return
-    for want in wanted(host, pools):
+    for want in wanted(host, target.pools, target.gateways):
         strangers = {
             listener.unit or listener.process or "a process nobody knows"
             for listener in facts.listeners

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast_installer.errors import Finding
+from holdfast_installer.plan import ports
 from holdfast_installer.plan.blockers import (
     Target,
     bundle_blockers,
@@ -17,6 +18,7 @@ from holdfast_installer.plan.model import (
     CertificateNames,
     DnsRecord,
     Environment,
+    Gateway,
     HostPlan,
     Plan,
     Services,
@@ -64,7 +66,10 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
         *placement.blockers,
         *bundle_blockers(manifest, list(hosts.values())),
     ]
-    target = Target(site=site, manifest=manifest, bundle_digest=digest, pools=pools)
+    gateways = _gateways(site)
+    target = Target(
+        site=site, manifest=manifest, bundle_digest=digest, pools=pools, gateways=gateways
+    )
     for name, host in hosts.items():
         facts = survey.host(name)
         blockers += host_blockers(target, facts, host, needs[name])
@@ -77,6 +82,7 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
         control=site.with_role("control")[0].name,
         hosts=hosts,
         pools=pools,
+        gateways=gateways,
         models=tuple(placement.models),
         dns=tuple(_dns(site)),
         dns_upstreams=tuple(map(str, site.dns.upstreams)) if upstreams else (),
@@ -89,6 +95,18 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
             *model_notes(placement.models, profile),
             *interruptions(list(hosts.values())),
         ),
+    )
+
+
+def _gateways(site: Site) -> tuple[Gateway, ...]:
+    return tuple(
+        Gateway(
+            number=number,
+            name=f"gateway-{number}",
+            port=ports.GATEWAY_BASE + number,
+            metrics_port=ports.GATEWAY_METRICS_BASE + number,
+        )
+        for number in range(1, site.gateways + 1)
     )
 
 

@@ -145,6 +145,15 @@ class Pool(_Part):
     models: tuple[str, ...]
 
 
+class Gateway(_Part):
+    """One gateway on the control host, holdfast-gateway@<number>.service."""
+
+    number: int
+    name: str
+    port: int
+    metrics_port: int
+
+
 class ModelFile(_Part):
     """One file of a model: path in the repository, digest (sha256:...), bytes, git's own name."""
 
@@ -204,6 +213,7 @@ class Plan(_Part):
     control: str
     hosts: dict[str, HostPlan]
     pools: tuple[Pool, ...]
+    gateways: tuple[Gateway, ...]
     models: tuple[PlannedModel, ...]
     dns: tuple[DnsRecord, ...]
     dns_upstreams: tuple[str, ...]

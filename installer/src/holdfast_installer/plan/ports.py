@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from holdfast_installer.plan.model import HostPlan, Pool
+    from holdfast_installer.plan.model import Gateway, HostPlan, Pool
 
 EDGE = 443
 DNS = 53
@@ -14,8 +14,10 @@ NTP = 123
 MIRROR = 8443
 HUB_FRONT = 8081
 REGISTRY = 8101
-GATEWAY = 8102
 CONSOLE = 8103
+# Gateway number n, from 1 on, has the port above the base by as much; so has what it tells of itself.
+GATEWAY_BASE = 8110
+GATEWAY_METRICS_BASE = 8120
 POOL_BASE = 8200
 POOL_METRICS_BASE = 8300
 REPLICA_BASE = 8400
@@ -37,7 +39,9 @@ class Want:
     units: tuple[str, ...]
 
 
-def wanted(host: HostPlan, pools: tuple[Pool, ...]) -> list[Want]:
+def wanted(
+    host: HostPlan, pools: tuple[Pool, ...], gateways: tuple[Gateway, ...]
+) -> list[Want]:
     """Return the ports that this host's own units will listen on."""
     here = host.address
     wants = [Want("tcp", here, NODE_EXPORTER, ("prometheus-node-exporter.",))]
@@ -56,10 +60,12 @@ def wanted(host: HostPlan, pools: tuple[Pool, ...]) -> list[Want]:
         Want("tcp", here, MIRROR, ("nginx.",)),
         Want("tcp", LOOPBACK, HUB_FRONT, ("nginx.",)),
         Want("tcp", LOOPBACK, REGISTRY, ("holdfast-",)),
-        Want("tcp", LOOPBACK, GATEWAY, ("holdfast-",)),
         Want("tcp", LOOPBACK, CONSOLE, ("holdfast-",)),
         Want("tcp", LOOPBACK, PROMETHEUS, ("prometheus.",)),
     ]
+    for gateway in gateways:
+        wants.append(Want("tcp", LOOPBACK, gateway.port, ("holdfast-",)))
+        wants.append(Want("tcp", LOOPBACK, gateway.metrics_port, ("holdfast-",)))
     for pool in pools:
         wants.append(Want("tcp", LOOPBACK, pool.port, ("holdfast-",)))
         wants.append(Want("tcp", LOOPBACK, pool.metrics_port, ("holdfast-",)))
