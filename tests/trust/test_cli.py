@@ -251,6 +251,82 @@ def test_a_token_is_bound_to_verbs_teams_and_repositories(trust: Command) -> Non
     assert trust.json("token", "issue", "ada", "--name", "own", "--team", "ada")["changed"]
 
 
+def test_an_agent_is_made_shown_and_ended(trust: Command, tmp_path: Path) -> None:
+    trust.run("team", "add", "research")
+    trust.run("user", "add", "ada", "--team", "research")
+    words = ["agent", "create", "scout", "--for", "ada", "--hours-to-live", "8"]
+    words += ["--model", "holdfast/Starter", "--hours", "22-06"]  # whatever the time is now
+    made = trust.json(*words)
+    assert made["token"].startswith("hft_")
+    assert made["scope"] == {"verbs": ["infer"], "repositories": ["holdfast/starter"]}
+    assert made["hours"] == "22:00-06:00"
+    assert made["expires_at"] == pytest.approx(time.time() + 8 * 3600, abs=60)
+    assert "at work" in trust.run(*words, code=1).stderr
+    shown = trust.json("agent", "show", "scout")
+    assert (shown["owner"], shown["state"], shown["owner_teams"]) == (
+        "ada",
+        "valid",
+        {"research": "read"},
+    )
+    assert [each["id"] for each in shown["tokens"]] == [made["token_id"]]
+    assert "22:00-06:00" in trust.run("agent", "show", "scout").stdout
+    assert [each["name"] for each in trust.json("agent", "list", "--for", "ada")] == ["scout"]
+    assert trust.json("agent", "end", "scout") == {"changed": True, "name": "scout"}
+    assert trust.run("agent", "end", "scout").stdout == "agent scout was ended already\n"
+    assert "no agent 'ada'" in trust.run("agent", "show", "ada", code=1).stderr
+    file = tmp_path / "token"
+    again = [*words, "--output", str(file)]
+    assert "token" not in trust.json(*again)
+    assert not trust.json(*again)["changed"]
+    secret = file.read_text().strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    trust.run("kill", "agent", "scout")  # what is stopped is not made anew either
+    assert not trust.json(*again)["changed"]
+    store = TrustStore(trust.url)
+    assert store.examine(secret) == "stopped"
+    store.close()
+
+
+def test_a_site_bounds_the_life_of_agents(sqlite: Command) -> None:
+    sqlite.run("user", "add", "ada")
+    words = ["agent", "create", "scout", "--for", "ada", "--model", "a/b", "--hours-to-live"]
+    done = sqlite.run("--max-lifetime", "4h", *words, "5", code=1)
+    assert "bound tokens to 4 hours" in done.stderr
+    sqlite.run(*words, "169", code=2)
+    sqlite.run(*words, "0", code=2)
+    sqlite.run(*words[:-1], code=2)
+    sqlite.run("--max-lifetime", "4h", *words, "4")
+
+
+def test_things_are_stopped_listed_and_let_go(trust: Command) -> None:
+    trust.run("team", "add", "research")
+    trust.run("user", "add", "ada", "--team", "research")
+    issued = trust.json("token", "issue", "ada")
+    trust.run("agent", "create", "scout", "--for", "ada", "--hours-to-live", "1", "--model", "a/b")
+    trust.run("service", "add", "crawler")
+    named = {
+        "agent": "scout",
+        "key": issued["token_id"],
+        "user": "ada",
+        "service": "crawler",
+        "team": "research",
+        "model": "a/b",
+    }
+    for kind, name in named.items():
+        assert trust.json("kill", kind, name, "--reason", "why not")["changed"]
+        assert trust.run("kill", kind, name).stdout == f"{kind} {name} was stopped already\n"
+    listed = trust.json("kill", "list")
+    assert {each["kind"]: each["name"] for each in listed} == named
+    assert {(each["by"], each["reason"]) for each in listed} == {("lin@ops", "why not")}
+    assert "why not" in trust.run("kill", "list").stdout
+    for kind, name in named.items():
+        assert trust.json("kill", "lift", kind, name)["changed"]
+    assert trust.json("kill", "list") == []
+    assert len(trust.json("kill", "list", "--all")) == len(named)
+    trust.run("kill", "lift", "world", "x", code=2)
+    assert "no team 'x'" in trust.run("kill", "team", "x", code=1).stderr
+
+
 def test_a_member_has_a_role_that_can_be_changed(trust: Command) -> None:
     trust.run("team", "add", "research")
     trust.run("user", "add", "ada")
@@ -353,10 +429,11 @@ def _commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.C
 
 def test_every_command_is_documented_and_speaks_json() -> None:
     text = "".join(
-        (DOCS / name).read_text(encoding="utf-8") for name in ("identity.md", "ledger.md")
+        (DOCS / name).read_text(encoding="utf-8")
+        for name in ("identity.md", "ledger.md", "agents.md", "kill.md")
     )
     found = dict(_commands(main))
-    assert len(found) == 18
+    assert len(found) == 30
     assert {path for path in found if f"holdfast-trust {path}" not in text} == set()
     for path, command in found.items():
         options = {option for each in command.params for option in each.opts}

@@ -333,7 +333,7 @@ def test_whatever_fails_is_a_deny(decisions: Decisions, monkeypatch: pytest.Monk
 
 
 def test_a_principal_of_no_known_kind_is_denied(decisions: Decisions) -> None:
-    assert not decisions.decide(principal("agent", "research"), "model:read", MODEL).allowed
+    assert not decisions.decide(principal("robot", "research"), "model:read", MODEL).allowed
 
 
 def test_a_forbid_wins_and_is_named(policies: Path) -> None:

@@ -119,14 +119,28 @@ class TrustStore(Members, SiteMembers, Agents, Switches):
 
     def stopped_by(self, token: str) -> Switch | None:
         """Return the switch that bars a token, for telling its holder; None if none does."""
-        statement = held_tokens().where(token_table.c.digest == tokens.digest(token))
-        with self._read() as connection:
-            row = connection.execute(statement).mappings().first()
+        row = self._held(token)
         if row is None:
             return None
         barred = {("key", row["token_id"]), (row["kind"], row["name"]), ("user", row["owner"])}
         found = (each for each in self.switches() if (each.kind, each.name) in barred)
         return next(found, None)
+
+    def kept(self, token: str, principal: str, name: str) -> str | None:
+        """Return the id of a token that is this principal's and of this name, and has not ended.
+
+        One that is only stopped, or outside its hours, has not.
+        """
+        row = self._held(token)
+        if row is None or (row["name"], row["token_name"]) != (principal, name):
+            return None
+        ended = refusal(row, self._clock.now()) not in {None, "stopped", "hours"}
+        return None if ended else str(row["token_id"])
+
+    def _held(self, token: str) -> RowMapping | None:
+        statement = held_tokens().where(token_table.c.digest == tokens.digest(token))
+        with self._read() as connection:
+            return connection.execute(statement).mappings().first()
 
     def forget(self) -> None:
         """Forget whom tokens proved: for who has seen that something changed."""

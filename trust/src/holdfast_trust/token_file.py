@@ -25,11 +25,7 @@ def holds_valid(store: TrustStore, path: Path, principal: str, name: str) -> str
         raise TrustError(
             "the token file cannot be read", where=str(path), cause=error.strerror or str(error)
         ) from error
-    proven = store.authenticate(secret)
-    if proven is None or proven.name != principal:
-        return None
-    named = {each["id"] for each in store.tokens(principal) if each["name"] == name}
-    return proven.token_id if proven.token_id in named else None
+    return store.kept(secret, principal, name)
 
 
 class Place:
