@@ -77,13 +77,6 @@ class Supervised:
         assert self.process.wait(seconds) == 0
         return time.monotonic() - began
 
-    def restart(self) -> float:
-        """Restart as systemd does; return how long that took."""
-        began = time.monotonic()
-        self.stop()
-        self.start()
-        return time.monotonic() - began
-
     def kill(self) -> None:
         """End everything at once, with -9."""
         assert self.process is not None
