@@ -24,6 +24,14 @@ COMMANDS = {
     "survey": ("holdfast_installer.survey.command:survey", "Look at the hosts."),
     "plan": ("holdfast_installer.plan_command:plan", "Say what apply would do, and what bars it."),
     "apply": ("holdfast_installer.converge.command:apply", "Make the hosts a site."),
+    "scale": (
+        "holdfast_installer.serving.scale_command:scale",
+        "Serve a model with more or fewer replicas.",
+    ),
+    "rollout": (
+        "holdfast_installer.serving.rollout_command:rollout",
+        "Go to another revision of a model by way of a canary.",
+    ),
     "audit": ("holdfast_installer.audit.command:audit", "Observe the controls on running hosts."),
     "model": ("holdfast_installer.model.command:model", "Models: import, look, approve."),
     "user": ("holdfast_installer.principals:user", "People who use the site."),

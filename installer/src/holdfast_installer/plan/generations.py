@@ -153,6 +153,7 @@ def replacements(
         names = {one.unit for one in standing.before(replica.host, replica.model, replica.number)}
         olds = tuple(one for one in others if one.unit in names)
         if olds:
+            begun = replica.unit in names
             clash = any(one.url == replica.url for one in olds)
             found.append(
                 Replacement(
@@ -162,7 +163,8 @@ def replacements(
                     url=replica.url,
                     start_seconds=replica.start_seconds,
                     replaces=olds,
-                    beside=not clash and room(replica),
+                    beside=not clash and (begun or room(replica)),
+                    begun=begun,
                 )
             )
     return tuple(found)

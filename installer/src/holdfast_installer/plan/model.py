@@ -71,7 +71,10 @@ class Present(_Part):
 
 
 class Replacement(_Part):
-    """A unit that takes the place of others of its host; `beside` them where memory allows both."""
+    """A unit that takes the place of others of its host; `beside` them where memory allows both.
+
+    It is `begun` where the host has it already: an apply was interrupted, or it is a canary.
+    """
 
     unit: str
     model: str
@@ -80,6 +83,7 @@ class Replacement(_Part):
     start_seconds: int
     replaces: tuple[Present, ...]
     beside: bool
+    begun: bool
 
 
 class CertificateNames(_Part):
