@@ -28,6 +28,7 @@ ADA = "ada-has-a-secret-token-01"
 EVE = "eve-has-a-secret-token-01"
 OTHERS = "holdfast/for-others"
 UNLABELLED = "holdfast/unlabelled"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 COMMAND = [sys.executable, "-m", "holdfast_gateway"]
 
 
@@ -126,11 +127,23 @@ def write_config(folder: Path, upstream: str, **more: Any) -> Path:
         "trust": {"database": f"sqlite:///{folder}/trust.db", "seed": f"{folder}/seed.yml"},
         "ledger": f"{folder}/ledger",
         "models": [
-            {"id": MODEL, "upstream": upstream, "teams": ["research"], "labels": labels},
+            {
+                "id": MODEL,
+                "upstream": upstream,
+                "teams": ["research"],
+                "labels": labels,
+                "revision": REVISION,
+                "tariff": {"prompt": 2, "cached": 1, "completion": 10},
+            },
             {"id": OTHERS, "upstream": upstream, "teams": ["press"], "labels": labels},
             {"id": UNLABELLED, "upstream": upstream, "teams": ["research"]},
         ],
-        "limits": {"connect_seconds": 1, "first_byte_seconds": 20, "drain_seconds": 2},
+        "limits": {
+            "connect_seconds": 1,
+            "recover_seconds": 0.2,
+            "first_byte_seconds": 20,
+            "drain_seconds": 2,
+        },
     }
     config["limits"] |= more.pop("limits", {})
     folder.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,6 @@ def test_a_port_in_use_is_an_error_and_the_process_ends(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_usage_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
+def test_usage_of_nothing_has_no_rows(tmp_path: Path) -> None:
     done = run("usage", "--config", str(write_config(tmp_path, "http://127.0.0.1:1")), "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, [])

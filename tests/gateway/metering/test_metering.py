@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import socket
 import sqlite3
 import subprocess
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from gateway_parts import ADA, COMMAND, EVE, OTHERS, RunningGateway, run_gateway, until
+from gateway_parts import (
+    ADA,
+    COMMAND,
+    EVE,
+    OTHERS,
+    REVISION,
+    RunningGateway,
+    free_port,
+    run_gateway,
+    until,
+)
 from scripted_upstream import MODEL, Script, ScriptedUpstream
 
 from holdfast_trust.ledger import verify
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 AUTH = {"Authorization": f"Bearer {ADA}"}
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def kill(parent: int) -> None:
+    """Kill a gateway's processes as the machine's memory killer would: all, and at once."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    for process in (parent, *map(int, children)):
+        os.kill(process, signal.SIGKILL)
 
 
 def chat(*, stream: bool = True, **script: Any) -> dict[str, Any]:
@@ -29,25 +54,42 @@ def chat(*, stream: bool = True, **script: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_row_of_a_whole_answer(gateway: RunningGateway, *, stream: bool) -> None:
-    answer = gateway.post(chat(stream=stream, tokens=5, delay=0.02))
+    answer = gateway.post(
+        chat(stream=stream, tokens=5, delay=0.02), headers={"X-Session-Id": "session-1"}
+    )
     row = gateway.rows(1)[0]
     assert datetime.fromisoformat(row.pop("time")).year >= 2026
     assert row.pop("duration_ms") >= 100
     ttft = row.pop("ttft_ms")
-    assert (20 <= ttft < 100) if stream else ttft is None
+    assert (20 <= ttft < 100) if stream else ttft is None, ttft
+    itl = row.pop("itl_ms")
+    assert (15 <= itl < 100) if stream else itl is None
+    assert 0 <= row.pop("queue_ms") < 100
+    assert row.pop("attempts") >= 0
+    assert row.pop("token")
+    replica, host = row.pop("replica"), row.pop("host")
+    assert host == (None if replica is None else replica.rpartition(":")[0])
     assert row == {
         "request_id": answer.headers["x-request-id"],
         "principal": "ada",
         "principal_kind": "user",
+        "owner": None,
         "team": "research",
+        "session": "session-1",
+        "gateway": "gateway",
         "model": MODEL,
+        "revision": REVISION,
         "endpoint": "/v1/chat/completions",
         "stream": int(stream),
         "status": 200,
         "state": "done",
+        "error_code": None,
         "prompt_tokens": 7,
         "cached_tokens": 4,
         "completion_tokens": 5,
+        # 3 prompt tokens, 4 cached ones and 5 of the answer, in millionths
+        "cost": 3 * 2 + 4 * 1 + 5 * 10,
+        "currency": "EUR",
     }
 
 
@@ -189,7 +231,7 @@ def test_usage_sums_up(own_gateway: RunningGateway) -> None:
     printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     ada = {
         "model": MODEL,
-        "principal": "ada",
+        "user": "ada",
         "requests": 3,
         "done": 2,
         "aborted": 0,
@@ -199,11 +241,75 @@ def test_usage_sums_up(own_gateway: RunningGateway) -> None:
         "completion_tokens": 9,
         "unknown": 0,
     }
-    eve = ada | {"model": OTHERS, "principal": "eve", "requests": 1, "done": 1, "error": 0}
+    eve = ada | {"model": OTHERS, "user": "eve", "requests": 1, "done": 1, "error": 0}
     eve |= {"prompt_tokens": 7, "cached_tokens": 4, "completion_tokens": 4}
-    assert json.loads(printed.stdout) == [eve, ada]
+    rows = json.loads(printed.stdout)["rows"]
+    assert [{name: each[name] for name in ada} for each in rows] == [eve, ada]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert table.splitlines()[2].split() == [MODEL, "ada", "3", "0", "1", "21", "8", "9"]
+    shown = table.splitlines()[2].split()
+    assert shown[:10] == [MODEL, "ada", "3", "0", "1", "0", "21", "8", "9", "0"]
+
+
+def test_a_killed_gateway_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    with run_gateway(tmp_path, upstream.url) as gateway:
+        # Nothing can be written: whole answers stand in the spool alone when it is killed.
+        lock = sqlite3.connect(gateway.folder / "usage.db", isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+        done = [gateway.post(chat(tokens=3)).headers["x-request-id"] for _ in range(5)]
+        refused = gateway.post({"model": OTHERS, "messages": [{"role": "user", "content": "x"}]})
+        url = f"{gateway.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=chat(tokens=9, hang_after=3), headers=AUTH) as answer:
+            next(answer.iter_lines())
+            running = answer.headers["x-request-id"]
+            kill(gateway.process.pid)
+        lock.close()
+    with run_gateway(tmp_path, upstream.url) as gateway:
+        rows = {row["request_id"]: row for row in gateway.rows(6)}
+        assert {name: rows[name]["completion_tokens"] for name in done} == dict.fromkeys(done, 3)
+        lost = rows[running]
+        assert (lost["state"], lost["status"], lost["completion_tokens"]) == ("lost", 0, None)
+        events = [event["request_id"] for event in gateway.events(7)]
+        assert sorted(events) == sorted([*done, running, refused.headers["x-request-id"]])
+        assert "5 requests" not in gateway.log()
+        assert "6 requests that had ended are recorded now, and 1 in progress" in gateway.log()
+    # The next start finds nothing more to do.
+    with run_gateway(tmp_path, upstream.url) as gateway:
+        assert gateway.log().count("was killed") == 0
+        gateway.rows(6)
+        gateway.events(7)
+
+
+def test_metrics_are_read_on_a_door_of_their_own(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    port = free_port()
+    with run_gateway(tmp_path, upstream.url, metrics=f"127.0.0.1:{port}") as gateway:
+        gateway.post(chat(tokens=5, delay=0.01))
+        gateway.rows(1)
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        of = f'model="{MODEL}",team="research"'
+        assert f'holdfast_gateway_requests_total{{{of},state="done",status="200"}} 1' in text
+        assert f'holdfast_gateway_tokens_total{{{of},kind="completion"}} 5' in text
+        assert "holdfast_gateway_in_flight 0" in text
+        assert "ada" not in text
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 404
+        for headers in ({}, AUTH, {"X-Forwarded-For": "127.0.0.1"}):
+            assert httpx.get(f"{gateway.url}/metrics", headers=headers).status_code == 404
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_a_port_for_metrics_that_is_taken_holds_up_nobody(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with run_gateway(tmp_path, upstream.url, metrics=f"127.0.0.1:{port}") as gateway:
+            assert gateway.post(chat()).status_code == 200
+            taken.close()
+            until(lambda: answers(f"http://127.0.0.1:{port}/metrics"))
 
 
 def test_what_cannot_be_recorded_is_not_served(tmp_path: Path, upstream: ScriptedUpstream) -> None:

@@ -147,7 +147,6 @@ def test_the_spool_keeps_what_could_not_be_written(store: UsageStore, tmp_path: 
     recorder.put(Item({"n": 1}, row("r0"), ticket))
     recorder.close(0.05)
     assert written(store) == 1  # the row is there, its event is not
-    spool.close()
     again = Spool(tmp_path / "pending")
     assert [(each.opening, each.closing) for each in again.recover()] == [(opening(), closing())]
     again.close()
@@ -161,5 +160,4 @@ def test_what_was_written_leaves_the_spool(store: UsageStore, tmp_path: Path) ->
         spool.end(ticket, closing())
         recorder.put(Item({"n": at}, row(f"r{at}"), ticket))
     recorder.close(10)
-    spool.close()
     assert list((tmp_path / "pending").iterdir()) == []

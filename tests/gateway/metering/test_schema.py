@@ -33,7 +33,7 @@ def first_release(database: str) -> None:
         connection.execute(text("CREATE INDEX usage_by_principal ON usage (principal, time)"))
         connection.execute(
             text(
-                "INSERT INTO usage VALUES ('old', '2026-11-19 08:00:00.000000', 'ada', 'user', "
+                "INSERT INTO usage VALUES ('old', '2026-01-19 08:00:00.000000', 'ada', 'user', "
                 "'research', 'org/model', '/v1/completions', true, 200, 'done', 3, 0, 2, 1.5, 9.0)"
             )
         )

@@ -35,7 +35,7 @@ def open_recorder(config: Config, store: UsageStore, journal: Journal) -> Record
         spool=spool,
         meters=meters,
         gateway=config.instance,
-        currency=config.budget_rules.currency,
+        currency=config.currency,
     )
     meters.watch(
         Gauge(

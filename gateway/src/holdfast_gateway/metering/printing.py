@@ -55,7 +55,7 @@ def as_csv(report: Report) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     rows = [_row(each, report.by) for each in report.rows]
-    columns = list(_row(_NOTHING, report.by))
+    columns = [*report.by, *_row(_NOTHING, ())]
     writer.writerow(columns)
     writer.writerows([[_harmless(row[column]) for column in columns] for row in rows])
     return text.getvalue()

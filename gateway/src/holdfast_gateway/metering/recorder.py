@@ -19,6 +19,7 @@ log = logging.getLogger("holdfast.gateway")
 
 _BATCH = 256
 _RETRY_SECONDS = 1.0
+_GATHER_SECONDS = 0.05
 
 Event = Mapping[str, object]
 
@@ -104,17 +105,23 @@ class Recorder:
         self._queue.put(item)
 
     def close(self, patience: float) -> None:
-        """Write what is left, for so many seconds; what then remains goes to the log as JSON."""
+        """Write what is left, for so many seconds.
+
+        What then remains goes to the log as JSON, and stays in the spool for the next start.
+        """
         self._give_up_at = time.monotonic() + patience
         self._closing.set()
         self._queue.put(None)
         self._thread.join()
+        if self.spool is not None:
+            self.spool.close()
 
     def _run(self) -> None:
         ended = False
         while not ended:
             batch: list[Item] = []
             item = self._queue.get()
+            self._closing.wait(_GATHER_SECONDS)  # a row by itself costs as much as a hundred
             while item is not None:
                 batch.append(item)
                 if len(batch) == _BATCH or self._queue.empty():
