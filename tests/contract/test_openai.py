@@ -181,3 +181,124 @@ async def test_the_asynchronous_client_leaves_in_mid_stream(
         await asyncio.sleep(0.02)
     assert upstream.active == 0
     assert upstream.requests[-1].produced < 100
+
+
+def test_responses(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    gateway.look_from_now()
+    answer = gateway.client().responses.create(
+        model=MODEL, input=str(Script()), max_output_tokens=9, instructions="Be brief."
+    )
+    assert answer.output_text == TEXT
+    assert answer.usage is not None
+    assert answer.usage.input_tokens_details.cached_tokens == 4
+    sent = upstream.requests[-1].body
+    assert (sent["instructions"], sent["max_output_tokens"]) == ("Be brief.", 9)
+    row = gateway.rows(1)[0]
+    counted = (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])
+    assert counted == (7, 4, 4)
+    assert (row["endpoint"], row["state"]) == ("/v1/responses", "done")
+
+
+def test_a_response_streamed(gateway: RunningGateway) -> None:
+    client = gateway.client()
+    with client.responses.stream(model=MODEL, input=str(Script(comment=True))) as stream:
+        said = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        assert stream.get_final_response().output_text == TEXT
+    assert said == WORDS[:4]
+    kinds = [event.type for event in client.responses.create(model=MODEL, input="x", stream=True)]
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+
+
+def test_a_tool_call_in_a_response(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    tool: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+    answer = gateway.client().responses.create(model=MODEL, input=str(Script()), tools=[tool])
+    call = answer.output[0]
+    assert call.type == "function_call"
+    assert (call.name, call.arguments) == ("weather", TEXT)
+    assert upstream.requests[-1].body["tools"] == [tool]
+    conversation: Any = [
+        {"role": "user", "content": "x"},
+        {"type": "function_call", "call_id": call.call_id, "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"},
+        {"role": "user", "content": [{"type": "input_text", "text": str(Script())}]},
+    ]
+    assert gateway.client().responses.create(model=MODEL, input=conversation).output_text == TEXT
+    assert upstream.requests[-1].body["input"] == conversation
+
+
+def test_a_response_that_breaks_raises_and_never_looks_complete(gateway: RunningGateway) -> None:
+    for script in ({"crash_after": 2}, {"balancer_crash_after": 2}, {"done_after": 2}):
+        stream = gateway.client().responses.create(
+            model=MODEL, input=str(Script(**script)), stream=True
+        )
+        said = []
+        with pytest.raises(openai.APIError) as failure:  # noqa: PT012  # the loop is what raises
+            for event in stream:
+                said.append(event.type)  # noqa: PERF401  # kept when it raises
+        assert said[-2:] == ["response.output_text.delta"] * 2
+        assert "response.completed" not in said
+        assert failure.value.code == "stream_interrupted"
+        assert "10.0.0.9" not in str(failure.value.body)
+
+
+def test_responses_are_not_kept_for_anybody(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    client = gateway.client()
+    made = client.responses.create(model=MODEL, input="x", store=True)
+    assert upstream.requests[-1].body["store"] is False
+    for call in (
+        lambda: client.responses.retrieve(made.id),
+        lambda: client.responses.cancel(made.id),
+        lambda: client.responses.delete(made.id),
+        lambda: client.responses.input_items.list(made.id),
+        client.conversations.create,
+    ):
+        with pytest.raises(openai.NotFoundError):
+            call()
+    more = {"previous_response_id": made.id, "background": True, "conversation": "conv_1"}
+    for field, value in more.items():
+        asked: dict[str, Any] = {field: value}
+        with pytest.raises(openai.BadRequestError) as refusal:
+            client.responses.create(model=MODEL, input="x", **asked)
+        assert (refusal.value.code, refusal.value.param) == ("unsupported_parameter", field)
+
+
+def test_what_is_asked_for_arrives_as_it_was_said(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    """Tools, JSON schema, n, stop and the rest: the body that the replica gets, and the choices."""
+    asked: dict[str, Any] = {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        "tool_choice": "auto",
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "a", "schema": {"type": "object"}},
+        },
+        "n": 3,
+        "stop": ["x", "y"],
+        "seed": 7,
+        "temperature": 0.5,
+        "logit_bias": {"5": 1},
+        "max_completion_tokens": 5,
+    }
+    answer = gateway.client().chat.completions.create(model=MODEL, messages=ask(), **asked)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    sent = upstream.requests[-1].body
+    assert {field: sent[field] for field in asked} == asked
+
+
+async def test_the_asynchronous_client(gateway: RunningGateway) -> None:
+    async with openai.AsyncOpenAI(
+        base_url=f"{gateway.url}/v1", api_key=ADA, max_retries=0
+    ) as client:
+        answer = await client.chat.completions.create(model=MODEL, messages=ask())
+        assert answer.choices[0].message.content == TEXT
+        response = await client.responses.create(model=MODEL, input="x")
+        assert response.output_text == TEXT
+        vectors = await client.embeddings.create(model=MODEL, input="x")
+        assert len(vectors.data) == 1
+        assert [model.id async for model in client.models.list()] == [MODEL]
+        events = await client.responses.create(model=MODEL, input="x", stream=True)
+        assert [event.type async for event in events][-1] == "response.completed"

@@ -11,6 +11,7 @@ from holdfast_gateway.api.endpoints import (
     COMPLETIONS,
     EMBEDDINGS,
     ENDPOINTS,
+    STEERING,
     Endpoint,
     Generates,
 )
@@ -65,12 +66,8 @@ class Call:
 
     def payload(self, steering: Mapping[str, object]) -> bytes:
         """Return the body for the upstream, with what the site itself says where it can be said."""
-        endpoint = ENDPOINTS[self.endpoint]
-        ours = {
-            field: value
-            for field, value in steering.items()
-            if field in endpoint.steering or field in endpoint.max_tokens
-        }
+        unknown = STEERING - ENDPOINTS[self.endpoint].steering
+        ours = {field: value for field, value in steering.items() if field not in unknown}
         return _dump({**self.request, **ours})
 
 

@@ -15,6 +15,9 @@ RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 
+STEERING = frozenset({"priority", "cache_salt"})
+"""The fields by which the gateway steers a replica."""
+
 
 class Shape(Enum):
     """The API whose words an answer speaks."""
@@ -37,8 +40,8 @@ class Endpoint:
     """One endpoint.
 
     `messages` tells whether the input is a list of objects with a role, `max_tokens` the fields
-    that bound an answer. `steering` are the fields by which the gateway
-    may steer the replica: smg refuses a request with a field that it does not know there.
+    that bound an answer. `steering` are those of STEERING that can be said there: smg
+    refuses a request with a field that it does not know.
     """
 
     path: str
@@ -51,7 +54,7 @@ class Endpoint:
     max_tokens_required: bool = False
     choices: bool = False
     usage_on_request: bool = False
-    steering: frozenset[str] = frozenset({"priority", "cache_salt"})
+    steering: frozenset[str] = STEERING
 
     @property
     def streams(self) -> bool:
