@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import scripted_apis
+import scripted_tokens
 from aiohttp import web
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class Script:
     delay: float = 0.0  # seconds before each token
     head_delay: float = 0.0  # seconds before the head of the answer
     crash_after: int | None = None  # close the connection after so many tokens
+    crash_again_after: int | None = None  # the same once more, counted from the first token
     balancer_crash_after: int | None = None  # what smg makes of it: an error event, then [DONE]
     done_after: int | None = None  # [DONE] although there is more to come
     hang_after: int | None = None  # nothing more, connection open
@@ -57,6 +61,7 @@ class Seen:
     headers: dict[str, str]
     body: dict[str, Any]
     produced: int = 0
+    said: int = 0  # words that came with the prompt, as token ids
     ended: bool = False
 
 
@@ -66,6 +71,8 @@ class ScriptedUpstream:
 
     port: int = 0
     requests: list[Seen] = field(default_factory=list)
+    frozen: bool = False  # accepts connections, answers /health, and says no word
+    sick: bool = False  # /health says 503
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -98,6 +105,8 @@ class ScriptedUpstream:
         app.router.add_post("/v1/chat/completions", self._generate)
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/embeddings", self._embed)
+        for path in (scripted_apis.RESPONSES, scripted_apis.MESSAGES, scripted_apis.COUNT_TOKENS):
+            app.router.add_post(path, self._typed)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -107,7 +116,11 @@ class ScriptedUpstream:
         self.port = self._runner.addresses[0][1]
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=503 if self.sick else 200)
+
+    async def _thaw(self) -> None:
+        while self.frozen:  # noqa: ASYNC110  # set from another thread
+            await asyncio.sleep(0.01)
 
     async def _models(self, _request: web.Request) -> web.Response:
         entry = {"id": MODEL, "object": "model", "created": 1, "owned_by": "vllm", "root": MODEL}
@@ -126,12 +139,64 @@ class ScriptedUpstream:
         self.requests.append(seen)
         return seen
 
+    async def _typed(self, request: web.Request) -> web.StreamResponse:
+        seen = await self._see(request)
+        try:
+            script = Script.of(scripted_apis.prompt_of(seen.path, seen.body))
+            words = [WORDS[at % len(WORDS)] for at in range(script.tokens)]
+            shape = (seen.path, seen.body, words, PROMPT_TOKENS, CACHED_TOKENS)
+            await asyncio.sleep(script.head_delay)
+            if script.status != 200:
+                return web.json_response(script.error, status=script.status)
+            if script.raw is not None:
+                return web.Response(text=script.raw)
+            if not seen.body.get("stream"):
+                await asyncio.sleep(script.delay * script.tokens)
+                seen.produced = script.tokens
+                return web.json_response(scripted_apis.whole(*shape))
+            response = web.StreamResponse(
+                headers={"Content-Type": "text/event-stream; charset=utf-8"}
+            )
+            await response.prepare(request)
+            for token, event in scripted_apis.events(*shape):
+                if token:
+                    await asyncio.sleep(script.delay)
+                    if await self._misbehaves(request, response, script, seen.produced):
+                        return response
+                    seen.produced += 1
+                await response.write(f"event: {event['type']}\n".encode())
+                await _event(response, event)
+            return response
+        finally:
+            seen.ended = True
+
+    async def _misbehaves(
+        self, request: web.Request, response: web.StreamResponse, script: Script, at: int
+    ) -> bool:
+        """Do at this token what the script says; True when nothing more is to come."""
+        if at == script.crash_after:
+            assert request.transport is not None
+            request.transport.abort()
+            return True
+        if at == script.balancer_crash_after:
+            error = {"message": "Stream error: http://10.0.0.9:8400", "type": "stream_error"}
+            await _event(response, {"error": error})
+        if at in (script.balancer_crash_after, script.done_after):
+            await response.write(b"data: [DONE]\n\n")
+            return True
+        if at == script.hang_after:
+            await asyncio.sleep(3600)
+        if script.comment:
+            await response.write(b": keep-alive\n\n")
+        return False
+
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         seen = await self._see(request)
         try:
             chat = "messages" in seen.body
             text = seen.body["messages"][-1]["content"] if chat else seen.body["prompt"]
-            script = Script.of(text)
+            script, seen.said = _read(text)
+            await self._thaw()
             await asyncio.sleep(script.head_delay)
             if script.status != 200:
                 return web.json_response(script.error, status=script.status)
@@ -139,7 +204,9 @@ class ScriptedUpstream:
                 return web.Response(text=script.raw)
             if seen.body.get("stream"):
                 return await self._stream(request, seen, script, chat=chat)
-            return web.json_response(await _whole(seen, script, chat=chat))
+            answer = await _whole(seen, script, chat=chat)
+            await self._thaw()
+            return web.json_response(answer)
         finally:
             seen.ended = True
 
@@ -151,30 +218,22 @@ class ScriptedUpstream:
         )
         await response.prepare(request)
         choices = _choices(seen.body)
-        for at in range(script.tokens):
+        tokens = script.tokens
+        if seen.said:
+            tokens = min(tokens, seen.said + seen.body["max_tokens"])
+        for at in range(seen.said, tokens):
             await asyncio.sleep(script.delay)
-            if at == script.crash_after:
-                assert request.transport is not None
-                request.transport.abort()
+            await self._thaw()
+            if await self._misbehaves(request, response, script, at):
                 return response
-            if at == script.balancer_crash_after:
-                error = {"message": "Stream error: http://10.0.0.9:8400", "type": "stream_error"}
-                await _event(response, {"error": error})
-            if at in (script.balancer_crash_after, script.done_after):
-                await response.write(b"data: [DONE]\n\n")
-                return response
-            if at == script.hang_after:
-                await asyncio.sleep(3600)
-            if script.comment:
-                await response.write(b": keep-alive\n\n")
             for index in range(choices):
-                last = at == script.tokens - 1
+                last = at == tokens - 1
                 seen.produced += 1  # before anybody can have seen it
-                await _event(response, _chunk(seen.body, at, index, last=last, chat=chat))
+                await _event(response, _chunk(seen, script, at, index, last=last, chat=chat))
         options = seen.body.get("stream_options") or {}
         if options.get("include_usage"):
             final = _base(seen.body, chunk=True, chat=chat)
-            await _event(response, final | {"choices": [], "usage": _usage(seen.body, script)})
+            await _event(response, final | {"choices": [], "usage": _usage(seen, tokens)})
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -203,28 +262,50 @@ def _logprobs(word: str) -> dict[str, Any]:
     return {"content": [top[0] | {"top_logprobs": [*top, {**top[0], "logprob": -1e-05}]}]}
 
 
-def _chunk(body: dict[str, Any], at: int, index: int, *, last: bool, chat: bool) -> dict[str, Any]:
+def _read(text: object) -> tuple[Script, int]:
+    if isinstance(text, list) and text and isinstance(text[0], int):
+        return scripted_tokens.script_of(text, Script)
+    return Script.of(text), 0
+
+
+def _chunk(  # noqa: PLR0913  # the mock's own parts
+    seen: Seen, script: Script, at: int, index: int, *, last: bool, chat: bool
+) -> dict[str, Any]:
+    body = seen.body
     word = WORDS[at % len(WORDS)]
     said: dict[str, Any] = {"delta": {"content": word}} if chat else {"text": word}
-    choice = {
+    choice: dict[str, Any] = {
         "index": index,
         **said,
         "logprobs": _logprobs(word) if body.get("logprobs") else None,
         "finish_reason": "stop" if last else None,
     }
+    if last or not chat:
+        choice["stop_reason"] = None
+    first = at == seen.said
+    asked = body.get("return_token_ids")
+    ids = scripted_tokens.prompt_ids(script) if asked and first else None
+    if not chat:
+        choice["prompt_token_ids"] = ids
+    choice["token_ids"] = [scripted_tokens.word_id(at)] if asked else None
     chunk = _base(body, chunk=True, chat=chat) | {"choices": [choice]}
     if (body.get("stream_options") or {}).get("continuous_usage_stats"):
         # As vLLM counts: each choice for itself.
+        so_far = at + 1 - seen.said
         chunk["usage"] = {
-            "prompt_tokens": PROMPT_TOKENS,
+            "prompt_tokens": PROMPT_TOKENS + seen.said,
             "total_tokens": PROMPT_TOKENS + at + 1,
-            "completion_tokens": at + 1,
+            "completion_tokens": so_far,
         }
+    if chat and first:
+        chunk |= {"prompt_token_ids": ids, "prompt_text": None}
     return chunk
 
 
-def _usage(body: dict[str, Any], script: Script) -> dict[str, Any]:
-    prompt, completion = PROMPT_TOKENS * _prompts(body), script.tokens * _choices(body)
+def _usage(seen: Seen, tokens: int) -> dict[str, Any]:
+    body = seen.body
+    prompt = PROMPT_TOKENS * _prompts(body) + seen.said
+    completion = (tokens - seen.said) * _choices(body)
     return {
         "prompt_tokens": prompt,
         "total_tokens": prompt + completion,
@@ -245,5 +326,10 @@ async def _whole(seen: Seen, script: Script, *, chat: bool) -> dict[str, Any]:
         for index in range(_choices(seen.body))
     ]
     seen.produced = script.tokens * len(choices)
-    usage = _usage(seen.body, script)
+    usage = _usage(seen, script.tokens)
     return _base(seen.body, chunk=False, chat=chat) | {"choices": choices, "usage": usage}
+
+
+if __name__ == "__main__":  # a replica of its own, to be killed and frozen: PORT
+    with ScriptedUpstream(int(sys.argv[1])):
+        threading.Event().wait()

@@ -51,9 +51,10 @@ def test_an_upstream_that_is_too_slow_is_504(
         assert answer.status_code == 504
         assert answer.json()["error"]["code"] == "upstream_timeout"
         assert upstream.active == 0
-        stalled = gateway.post(chat(stream=True, tokens=9, hang_after=2))
+        # With log probabilities it cannot be resumed.
+        stalled = gateway.post(chat(stream=True, tokens=9, hang_after=2) | {"logprobs": True})
         assert stalled.status_code == 200
-        assert "did not answer in time" in stalled.text
+        assert "stream_interrupted" in stalled.text
         assert not stalled.text.endswith("[DONE]\n\n")
         rows = gateway.rows(2)
         assert [row["state"] for row in rows] == ["error", "error"]
@@ -117,7 +118,9 @@ def test_nothing_internal_reaches_the_upstream_or_the_client(
     }
     assert seen.headers["x-request-id"] == answer.headers["x-request-id"] != "mine"
     assert ADA not in str(seen)
-    assert not {"priority", "cache_salt", "kv_transfer_params"} & seen.body.keys()
+    assert "kv_transfer_params" not in seen.body
+    assert seen.body.get("priority") != -9
+    assert seen.body.get("cache_salt") != "s"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,6 @@ def test_nothing_internal_reaches_the_upstream_or_the_client(
         ("POST", "/v1/models"),
         ("DELETE", "/v1/models/holdfast/starter"),
         ("OPTIONS", "/v1/chat/completions"),
-        ("POST", "/v1/responses"),
         ("GET", "/v1/files"),
         ("POST", "/healthz"),
         ("GET", "/docs"),

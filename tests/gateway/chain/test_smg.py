@@ -71,7 +71,10 @@ def test_streams_are_the_same_through_smg(
 def test_smg_sends_done_after_a_crash_and_the_gateway_does_not(chain: RunningGateway) -> None:
     chain.look_from_now()
     stream = chain.client().chat.completions.create(
-        model=MODEL, messages=ask(tokens=6, delay=0.05, crash_after=3), stream=True
+        model=MODEL,
+        messages=ask(tokens=6, delay=0.05, crash_after=3),
+        stream=True,
+        logprobs=True,  # so that it cannot be resumed
     )
     said: list[str | None] = []
     with pytest.raises(openai.APIError) as failure:

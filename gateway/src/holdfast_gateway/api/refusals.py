@@ -10,10 +10,9 @@ from holdfast_gateway.api.errors import (
     upstream_failed,
     upstream_timeout,
 )
+from holdfast_gateway.chain.balancer import NOT_REACHED
 
 _TOLD = {400, 409, 413, 415, 422}
-# smg's codes, under status 500, for a replica that it could not hand the request to.
-_NOT_REACHED = {"call_upstream_connection_failed"}
 
 
 def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) -> ApiError:
@@ -40,7 +39,7 @@ def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) 
             kind="server_error",
             headers=headers or {"Retry-After": "1"},
         )
-    if status == 503 or code in _NOT_REACHED:
+    if status == 503 or code in NOT_REACHED:
         return unavailable(f"No server of '{model}' is ready. Try again in a moment.")
     if status in {408, 504}:
         return upstream_timeout(f"The servers of '{model}' did not answer in time.")

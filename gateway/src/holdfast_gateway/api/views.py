@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from holdfast_gateway.api.calls import Call
 from holdfast_gateway.api.endpoints import ENDPOINTS, Shape
 from holdfast_gateway.api.usage import read_usage
+from holdfast_gateway.chain.trace import Trace
 from holdfast_gateway.chain.view import StreamView
 from holdfast_gateway.metering.tokens import Tokens
 
@@ -86,6 +87,8 @@ class _TypedView:
         self._name = ""
 
     def see(self, data: bytes) -> bytes | None:
+        if self.complete:  # what a balancer says when a connection is closed uncleanly
+            return None
         try:
             event = json.loads(data)
         except ValueError:
@@ -98,9 +101,6 @@ class _TypedView:
             or event.get("error") is not None
         ):
             self.failure = data[:500].decode(errors="replace")
-            return None
-        if self.complete:
-            self.failure = f"'{kind}' after the end"
             return None
         self._name = kind
         self._count(kind, event)
@@ -145,14 +145,14 @@ class MessagesView(_TypedView):
             self.tally.settle(event.get("usage"))
 
 
-def view_for(call: Call) -> View:
-    """Return the view of a call's stream."""
+def view_for(call: Call, trace: Trace | None = None) -> View:
+    """Return the view of a call's stream; `trace` keeps what one that can be resumed generates."""
     shape = ENDPOINTS[call.endpoint].shape
     if shape is Shape.RESPONSES:
         return ResponsesView()
     if shape is Shape.ANTHROPIC:
         return MessagesView()
-    return StreamView(call)
+    return StreamView(call, trace)
 
 
 def _inside(event: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -1,25 +1,23 @@
-"""The connection to the load balancers: one pool, few headers, and failures in our words."""
+"""The connections to the load balancers: one keep-alive pool over all of them."""
 
-import asyncio
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
-from holdfast_gateway.api.errors import unavailable, upstream_timeout
+from holdfast_gateway.chain.watch import Watch
 from holdfast_gateway.config import Limits
 
 # Below the 5 seconds after which uvicorn, in front of vLLM, closes an idle connection: a request
-# written into a connection that is just being closed is lost and must not be sent again.
+# written into a connection that is just being closed is lost, and has to be sent again.
 _KEEPALIVE_SECONDS = 4.0
-_RETRY_SECONDS = 0.05
+_ASIDE_SECONDS = 2.0
 
 
 class Upstream:
     """A keep-alive pool over all upstreams. Use as an async context manager."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds),
@@ -27,6 +25,9 @@ class Upstream:
             auto_decompress=False,
             trust_env=False,  # a proxy variable must not send prompts elsewhere
         )
+        self._watches: dict[str, Watch] = {}
+        self.contexts: dict[str, int] = {}
+        """The context lengths of models, in tokens, as far as vLLM has named them."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -37,43 +38,29 @@ class Upstream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for watch in self._watches.values():
+            watch.close()
         await self._session.close()
 
+    def watch(self, base: str) -> Watch:
+        """Return the watch over the pool behind a balancer."""
+        found = self._watches.get(base)
+        if found is None:
+            found = self._watches[base] = Watch(base, self.get)
+        return found
+
     async def post(
-        self, base: str, path: str, payload: bytes, request_id: str
+        self, url: str, payload: bytes, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
         """Send a request and return once the head of the answer is there.
 
-        The headers are ours alone: nothing of the client's passes, neither its Authorization nor a
-        header that smg would obey. Sent a second time only if nobody accepted the connection, so
-        that nothing is ever generated, or billed, twice.
+        Raises aiohttp.ClientError, or TimeoutError while connecting.
         """
-        for last in (False, True):
-            try:
-                return await self._session.post(
-                    base + path,
-                    data=payload,
-                    headers={
-                        "Content-Type": "application/json",
-                        "Accept-Encoding": "identity",
-                        "User-Agent": "holdfast-gateway",
-                        "X-Request-Id": request_id,
-                    },
-                    allow_redirects=False,
-                )
-            except aiohttp.ClientConnectorError as error:
-                if last or not isinstance(error.os_error, ConnectionRefusedError):
-                    raise unavailable(
-                        "The servers of this model cannot be reached. Try again in a moment; if "
-                        "it lasts, your operator finds the cause with 'holdfast audit'."
-                    ) from error
-                await asyncio.sleep(_RETRY_SECONDS)
-            except (aiohttp.ServerTimeoutError, TimeoutError) as error:
-                raise upstream_timeout(
-                    "The servers of this model accept no connection in time."
-                ) from error
-            except aiohttp.ClientError as error:
-                raise unavailable(
-                    "The server of this model closed the connection before it answered."
-                ) from error
-        raise AssertionError("the second round of the loop above returns or raises")
+        return await self._session.post(url, data=payload, headers=headers, allow_redirects=False)
+
+    async def get(self, url: str) -> bytes:
+        """Return what a balancer says of itself, within 2 seconds, or raise as post does."""
+        timeout = aiohttp.ClientTimeout(total=_ASIDE_SECONDS)
+        async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+            response.raise_for_status()
+            return await response.read()

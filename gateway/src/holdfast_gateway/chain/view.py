@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from holdfast_gateway.api.calls import Call
+from holdfast_gateway.chain.trace import Trace
 from holdfast_gateway.metering.tokens import Tally
 
 _USAGE_KEY = b',"usage":'
@@ -15,11 +16,14 @@ class StreamView:
 
     The gateway always asks for usage in every event. What the client did not ask for is cut out of
     the bytes rather than written anew, so that log probabilities and text stay as vLLM wrote them.
+    With a trace it asked for token ids too, keeps them there, and cuts them out likewise.
     """
 
     ends_with_done: ClassVar[bool] = True
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, trace: Trace | None = None) -> None:
+        self._trace = trace
+        self._ids = trace is not None and call.request.get("return_token_ids") is True
         self._usage = call.wants_usage
         self._continuous = call.wants_continuous_usage
         self._one_choice = call.one_choice
@@ -50,7 +54,7 @@ class StreamView:
             last = b'"choices":[]' in head
             if not last and self._one_choice:
                 self.tally.see(0, usage)
-                return data if self._continuous else head
+                return self._traced(data if self._continuous else head, usage)
         return self._see_whole(data, None if cut is None else cut[0])
 
     def frame(self, data: bytes) -> bytes:
@@ -80,11 +84,20 @@ class StreamView:
                 self.tally.settle(usage)
                 return data if self._usage else None
         if self._continuous or "usage" not in chunk:
-            return data
-        if head is None:
+            head = data
+        elif head is None:
             del chunk["usage"]
-            head = json.dumps(chunk, separators=(",", ":")).encode()
-        return head
+            head = json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+        return self._traced(head, usage)
+
+    def _traced(self, event: bytes, usage: object) -> bytes | None:
+        if self._trace is None:
+            return event
+        counted = usage if isinstance(usage, Mapping) else {}
+        seen, says = self._trace.take(event, counted)
+        if self._ids:
+            return event
+        return seen if says else None
 
 
 def _cut_usage(data: bytes) -> tuple[bytes, dict[str, object]] | None:

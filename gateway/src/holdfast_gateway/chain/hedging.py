@@ -1,0 +1,159 @@
+"""Until the first byte: one attempt, and where it fails or is late a second one elsewhere."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from holdfast_gateway.api.errors import ApiError
+from holdfast_gateway.chain.attempt import Attempt, AttemptFailedError
+from holdfast_gateway.chain.balancer import Again
+from holdfast_gateway.chain.watch import Watch
+from holdfast_gateway.config import Limits
+from holdfast_gateway.metering.transaction import Transaction
+
+log = logging.getLogger("holdfast.gateway")
+
+_LATER_SECONDS = 0.2
+
+Start = Callable[[bool], Attempt]
+"""Makes an attempt that is not yet begun; the argument asks for another replica."""
+
+
+class Race:
+    """At most two attempts, of which the first to answer wins and the other is cancelled.
+
+    The second is begun when
+
+    - the first is lost, or the balancer has no replica for it and `recover_seconds` are not over;
+    - a stream's first event is not there after `ttft_seconds`;
+    - the balancer gives up the replica that has the first, or any of the pool's while it is not
+      known which one has it. The first byte of an answer that is no stream is the whole answer, so
+      this is all that can be known of its replica.
+
+    Nothing was sent to the client when it is run.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        watch: Watch,
+        limits: Limits,
+        transaction: Transaction,
+        *,
+        deadline: float | None,
+    ) -> None:
+        self._start = start
+        self._watch = watch
+        self._limits = limits
+        self._transaction = transaction
+        self._deadline = deadline
+        self._first: Attempt | None = None
+        self._second: asyncio.Task[Attempt] | None = None
+        self._won: Attempt | None = None
+        self._patience: asyncio.Timeout | None = None
+
+    async def run(self, *, elsewhere: bool = False) -> Attempt:
+        """Return the attempt that answers first, its answer begun; the caller closes it.
+
+        Raises ApiError if all failed, TimeoutError after `first_byte_seconds`.
+        """
+        loop = asyncio.get_running_loop()
+        timer = None
+        if self._deadline is not None:
+            timer = loop.call_later(self._deadline, self._hedge, "no first token in time")
+        self._watch.follow(self)
+        try:
+            async with asyncio.timeout(self._limits.first_byte_seconds) as self._patience:
+                first = await self._try(elsewhere=elsewhere)
+                if self._won is not None and self._won is not first:
+                    self._won.close()  # both at once
+                self._won = first
+        except TimeoutError:
+            if self._won is None:
+                raise
+        finally:
+            self._watch.leave(self)
+            if timer is not None:
+                timer.cancel()
+            if self._second is not None:
+                self._second.cancel()
+            if self._first is not None and self._first is not self._won:
+                self._first.close()
+        self._transaction.replica = self._won.replica
+        return self._won
+
+    def replicas_fell_ill(self, newly: frozenset[str], all_sick: frozenset[str]) -> None:
+        """Hear from the watch which replicas the balancer gave up."""
+        mine = None if self._first is None else self._first.replica
+        if (mine in all_sick) if mine is not None else newly:
+            self._hedge("the balancer gave up its replica" if mine else "a replica was given up")
+
+    async def _try(self, *, elsewhere: bool) -> Attempt:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._limits.recover_seconds
+        while True:
+            self._first = first = self._start(elsewhere)
+            self._transaction.attempts += 1
+            try:
+                await first.begin()
+            except AttemptFailedError as failure:
+                first.close()
+                if failure.again is Again.LATER and loop.time() < give_up:
+                    self._transaction.attempts -= 1  # nobody got it
+                    jitter = random.uniform(0.5, 1.5)  # noqa: S311  # so that not all ask at once
+                    await asyncio.sleep(_LATER_SECONDS * jitter)
+                    continue
+                return await self._rescue(failure)
+            else:
+                return first
+
+    async def _rescue(self, failure: AttemptFailedError) -> Attempt:
+        """Go on with the second attempt after the first has failed; it may be on its way."""
+        if self._second is None:
+            if failure.again is not Again.ELSEWHERE:
+                raise failure.error
+            self._second = asyncio.ensure_future(self._go_elsewhere())
+            self._second.add_done_callback(_take_note)
+        await asyncio.wait({self._second})
+        try:
+            return self._second.result()
+        except AttemptFailedError as second:
+            raise _worth_telling(failure, second) from second
+
+    def _hedge(self, reason: str) -> None:
+        if self._second is None and self._won is None:
+            log.info("hedged: %s", reason)
+            self._transaction.hedged = True
+            self._second = asyncio.ensure_future(self._go_in_turn())
+            self._second.add_done_callback(_take_note)
+
+    async def _go_in_turn(self) -> Attempt:
+        # Where all are late it is the pool that is slow, and twice the work would not help it.
+        async with self._watch.second_attempts:
+            return await self._go_elsewhere()
+
+    async def _go_elsewhere(self) -> Attempt:
+        second = self._start(True)
+        self._transaction.attempts += 1
+        try:
+            await second.begin()
+        except BaseException:
+            second.close()
+            raise
+        if self._won is None and self._patience is not None and not self._patience.expired():
+            self._won = second
+            self._patience.reschedule(asyncio.get_running_loop().time())
+        else:
+            second.close()
+        return second
+
+
+def _take_note(second: asyncio.Task[Attempt]) -> None:
+    if not second.cancelled() and second.exception() is not None:
+        log.info("the second attempt failed: %s", second.exception())
+
+
+def _worth_telling(first: AttemptFailedError, second: AttemptFailedError) -> ApiError:
+    """Return the error the client can do more with: a replica's, not that of an empty pool."""
+    return second.error if second.again is Again.NO else first.error

@@ -1,0 +1,42 @@
+"""What goes back to the client: its head with the first part, and whether it is being taken."""
+
+from starlette.types import Send
+
+
+class Reply:
+    """The sending side of one request. `headers` are added to those of the answer."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.started = False
+        self.writing = False
+        """True while a part is handed over: for long only if the client does not read."""
+
+    async def whole(self, body: bytes) -> None:
+        """Send an answer that is no stream."""
+        self.writing = True
+        await self._start(b"application/json", len(body))
+        await self._send({"type": "http.response.body", "body": body})
+        self.writing = False
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of a stream."""
+        self.writing = True
+        if not self.started:
+            await self._start(b"text/event-stream; charset=utf-8", None)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.writing = False
+
+    async def finish(self) -> None:
+        """End a stream."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, content_type: bytes, length: int | None) -> None:
+        self.started = True
+        headers = [(b"content-type", content_type), *self.headers]
+        if length is None:
+            headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        else:
+            headers.append((b"content-length", str(length).encode()))
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
