@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast_gateway.access import team_of
 from holdfast_gateway.api.body import ClientGoneError, read_body
 from holdfast_gateway.api.calls import parse
+from holdfast_gateway.api.credentials import authorization_of
 from holdfast_gateway.api.errors import (
     ApiError,
     invalid,
@@ -44,7 +45,9 @@ class Inference:
                 "Usage cannot be recorded now, so nothing is served. Try again in a moment.",
                 code="metering_unavailable",
             )
-        principal = await services.access.authenticate(request.headers.get("authorization"))
+        principal = await services.access.authenticate(
+            authorization_of(self._endpoint, request.headers)
+        )
         try:
             body = await read_body(request, services.config.limits)
         except ClientGoneError:
@@ -69,23 +72,28 @@ class Inference:
         if seen is None:
             transaction.refuse(404)
             raise model_not_found(call.model)
+        try:
+            services.switches.check(question)
+        except ApiError as error:
+            transaction.refuse(error.status, error.code)
+            raise
         answer = Answer(
             upstream=services.upstream,
             base=seen.pool_of(question.team).upstream,
             question=question,
-            payload=call.payload(services.fairness.steering(question)),
+            steering={**services.fairness.steering(question), **services.budgets.limits(question)},
             limits=services.config.limits,
             transaction=transaction,
             send=send,
         )
         try:
             ended = await services.inflight.run(
-                question.request_id, receive, self._give(question, transaction, answer)
+                question, receive, self._give(question, transaction, answer)
             )
             if ended is Ended.CLIENT_GONE:
                 transaction.end("aborted", CLIENT_GONE)
-            elif ended is Ended.STOPPED:
-                await answer.fail(unavailable("The gateway is being stopped. Ask again."))
+            elif isinstance(ended, ApiError):
+                await answer.fail(ended)
         finally:
             # Reached without an end only through a defect of ours: it is counted all the same.
             transaction.end("error", 500)
@@ -95,12 +103,12 @@ class Inference:
         try:
             reservation = await self._services.budgets.reserve(question)
         except ApiError as error:
-            transaction.refuse(error.status)
+            transaction.refuse(error.status, error.code)
             raise
         try:
             place = await self._services.fairness.admit(question)
         except ApiError as error:
-            transaction.refuse(error.status)
+            transaction.refuse(error.status, error.code)
             reservation.settle(transaction.tokens, sent=False)
             raise
         except BaseException:  # the client has gone, or we are being stopped
@@ -108,6 +116,7 @@ class Inference:
             raise
         transaction.waited_seconds = place.waited_seconds
         transaction.on_first_token = place.answered
+        transaction.begin()
         answer.headers = reservation.headers
         try:
             await answer.give()

@@ -7,14 +7,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from holdfast_gateway.access import Access
-from holdfast_gateway.budgets.reservations import Budgets
+from holdfast_gateway.budgets.reservations import Budgets, lease_store
+from holdfast_gateway.budgets.reservations import opened as opened_budgets
 from holdfast_gateway.chain.upstream import Upstream
 from holdfast_gateway.client import Inflight
 from holdfast_gateway.config import Config, Model
+from holdfast_gateway.drain import Drain
 from holdfast_gateway.fairness.admission import Fairness
 from holdfast_gateway.metering.journal import Journal
+from holdfast_gateway.metering.listener import listening
+from holdfast_gateway.metering.opening import open_recorder
 from holdfast_gateway.metering.recorder import Recorder
 from holdfast_gateway.metering.usage import UsageStore
+from holdfast_gateway.switches import Switches
 
 _LAST_WRITES_SECONDS = 15.0
 
@@ -28,8 +33,10 @@ class Services:
     upstream: Upstream
     recorder: Recorder
     fairness: Fairness
+    switches: Switches
     budgets: Budgets = field(default_factory=Budgets)
     inflight: Inflight = field(default_factory=Inflight)
+    drain: Drain = field(default_factory=Drain)
     started_at: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -45,10 +52,19 @@ async def running(config: Config) -> AsyncIterator[Services]:
     store = UsageStore(config.database)
     store.create_schema()
     journal = Journal(config.ledger)
-    recorder = Recorder(store, journal, config.limits.usage_backlog)
+    recorder = open_recorder(config, store, journal)
     try:
-        async with Upstream(config.limits) as upstream:
-            yield Services(config, access, upstream, recorder, Fairness(config))
+        inflight = Inflight()
+        async with (
+            Upstream(config.limits) as upstream,
+            Switches(access, inflight, config.limits.blind_seconds) as switches,
+            opened_budgets(config) as budgets,
+            listening(config.metrics, recorder.meters, in_flight=inflight.__len__),
+        ):
+            fairness = Fairness(config)
+            yield Services(
+                config, access, upstream, recorder, fairness, switches, budgets, inflight
+            )
     finally:
         await asyncio.to_thread(recorder.close, _LAST_WRITES_SECONDS)
         journal.close()
@@ -65,6 +81,7 @@ def check(config: Config) -> None:
         Fairness(config)
         store.create_schema()
         Journal(config.ledger).close()
+        lease_store(config).close()
     finally:
         store.close()
         access.close()
