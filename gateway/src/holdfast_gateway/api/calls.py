@@ -33,6 +33,7 @@ T = TypeVar("T")
 _LONGEST_NAME = 256
 _MOST_CHOICES = 128
 _MOST_PROMPTS = 2048
+_MOST_MESSAGES = 16384
 _NAMES: dict[type, str] = {
     dict: "an object",
     list: "an array",
@@ -228,6 +229,10 @@ def _check_input(endpoint: Endpoint, request: dict[str, Any]) -> None:
     value = _required(request, field, endpoint.input_types)
     if value == []:
         raise invalid(f"'{field}' is empty.", code="invalid_value", param=field)
+    if isinstance(value, list) and isinstance(value[0], dict) and len(value) > _MOST_MESSAGES:
+        raise invalid(
+            f"'{field}' has more than {_MOST_MESSAGES} entries.", code="invalid_value", param=field
+        )
     if not endpoint.messages:
         return
     for at, message in enumerate(value):

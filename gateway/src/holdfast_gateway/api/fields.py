@@ -4,7 +4,6 @@ Looked for in every request class of vLLM 0.32 and smg 1.13 that is reachable fr
 docs/capabilities/api.md lists them; what is in no list here passes.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from holdfast_gateway.api.endpoints import MESSAGES, RESPONSES
@@ -42,6 +41,7 @@ INTERNAL_FIELDS = frozenset(
 
 _CODE = "code that runs on the server comes with the site, not with a request"
 _LOADED = "the server would load what a stranger wrote"
+_FETCHED = "media are sent in the body, as a data: URL or base64, not by address"
 _STATELESS = "nothing is kept between requests here; send the whole conversation as 'input'"
 _TOOL_SERVER = "models here reach no other server; run the tool yourself and send its result"
 
@@ -68,7 +68,8 @@ _TOOLS = {"function", "custom", "namespace"}  # those that the client runs
 _EMBEDDED = {"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"}
 _MEDIA = {"image_url", "video_url", "audio_url", "input_audio", "file_url", "file_id", "file"}
 _INPUTS = ("messages", "input", "prompt", "system")
-_ANTHROPIC_MEDIA = {"url", "file"}
+_SUSPECT = _EMBEDDED | _MEDIA | {"source"}
+_CONTENTS = ("content", "output")
 _DEEPEST_CONTENT = 8
 
 
@@ -94,16 +95,10 @@ def _check_media(field: str, value: object) -> None:
 
     A replica stands inside the site: an address in a prompt would be asked for from there.
     """
-    for at, part in _parts(field, value, _DEEPEST_CONTENT):
-        kind = part.get("type")
-        if (isinstance(kind, str) and kind in _EMBEDDED) or _EMBEDDED & part.keys():
-            raise _refused(at, _LOADED)
-        for key in _MEDIA & part.keys():
-            if not _inline(part[key]):
-                raise _by_address(f"{at}.{key}")
-        source = part.get("source")
-        if isinstance(source, dict) and source.get("type") in _ANTHROPIC_MEDIA:
-            raise _by_address(f"{at}.source")
+    found = _search(value, _DEEPEST_CONTENT)
+    if found is not None:
+        at, reason = found
+        raise _refused(field + at, reason)
 
 
 def _check_tools(request: dict[str, Any]) -> None:  # Any: JSON of a stranger
@@ -114,20 +109,46 @@ def _check_tools(request: dict[str, Any]) -> None:  # Any: JSON of a stranger
             raise _refused(f"tools[{at}].type", _TOOL_SERVER)
 
 
-def _parts(field: str, value: object, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the messages and the parts of their contents; never a tool's arguments."""
+def _search(value: object, depth: int) -> tuple[str, str] | None:
+    """Return where in messages and the parts of their contents something is refused, and why.
+
+    A tool's arguments are not searched: what looks like an address there is nobody's to fetch.
+    """
     if isinstance(value, dict):  # computer_call_output: one object
-        yield field, value
+        return _judge(value)
     if not isinstance(value, list):
-        return
+        return None
     if not depth:
-        raise invalid(f"'{field}' is nested too deeply.", code="invalid_value", param=field)
+        return "", "it is nested too deeply"
     for at, each in enumerate(value):
-        if isinstance(each, dict):
-            here = f"{field}[{at}]"
-            yield here, each
-            for inner in ("content", "output"):
-                yield from _parts(f"{here}.{inner}", each.get(inner), depth - 1)
+        if not isinstance(each, dict):
+            continue
+        found = _judge(each)
+        if found is not None:
+            return f"[{at}]{found[0]}", found[1]
+        for inner in _CONTENTS:
+            if inner in each and not isinstance(each[inner], str):
+                found = _search(each[inner], depth - 1)
+                if found is not None:
+                    return f"[{at}].{inner}{found[0]}", found[1]
+    return None
+
+
+def _judge(part: dict[str, Any]) -> tuple[str, str] | None:  # Any: JSON of a stranger
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in _EMBEDDED:
+        return "", _LOADED
+    if _SUSPECT.isdisjoint(part):
+        return None
+    if not _EMBEDDED.isdisjoint(part):
+        return "", _LOADED
+    for key in _MEDIA & part.keys():
+        if not _inline(part[key]):
+            return f".{key}", _FETCHED
+    source = part.get("source")
+    if isinstance(source, dict) and source.get("type") not in (None, "base64", "text", "content"):
+        return ".source", _FETCHED
+    return None
 
 
 def _inline(media: object) -> bool:
@@ -138,10 +159,6 @@ def _inline(media: object) -> bool:
         else:  # input_audio, file: the bytes themselves
             return bool({"data", "file_data"} & media.keys()) and "file_id" not in media
     return media is None or (isinstance(media, str) and media[:5].lower() == "data:")
-
-
-def _by_address(field: str) -> ApiError:
-    return _refused(field, "media are sent in the body, as a data: URL or base64, not by address")
 
 
 def _refused(field: str, reason: str) -> ApiError:

@@ -1,0 +1,136 @@
+"""Streams of the responses and the messages API, event by event."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import scripted_apis
+
+from holdfast_gateway.api.calls import Call
+from holdfast_gateway.api.endpoints import CHAT, MESSAGES, RESPONSES
+from holdfast_gateway.api.usage import read_whole
+from holdfast_gateway.api.views import MessagesView, ResponsesView, View, view_for
+from holdfast_gateway.metering.tokens import Tokens
+
+WORDS = ["a", "b", "c"]
+
+
+def events(endpoint: str) -> list[bytes]:
+    body = {"model": "m"}
+    return [
+        json.dumps(event, separators=(",", ":")).encode()
+        for _, event in scripted_apis.events(endpoint, body, WORDS, 10, 4)
+    ]
+
+
+def view(endpoint: str) -> View:
+    return view_for(Call(endpoint, "m", {}, stream=True))
+
+
+@pytest.mark.parametrize("endpoint", [RESPONSES, MESSAGES])
+def test_a_whole_stream_passes_as_it_came(endpoint: str) -> None:
+    reads = view(endpoint)
+    assert not reads.ends_with_done
+    for event in events(endpoint):
+        assert not reads.complete
+        assert reads.see(event) == event
+        name = json.loads(event)["type"].encode()
+        assert reads.frame(event) == b"event: " + name + b"\ndata: " + event + b"\n\n"
+    assert reads.complete
+    assert reads.tally.tokens == Tokens(10, 4, 3)
+
+
+@pytest.mark.parametrize("endpoint", [RESPONSES, MESSAGES])
+def test_every_place_to_break_off_is_noticed(endpoint: str) -> None:
+    whole = events(endpoint)
+    for at in range(len(whole)):
+        reads = view(endpoint)
+        for event in whole[:at]:
+            reads.see(event)
+        assert not reads.complete, at
+
+
+@pytest.mark.parametrize(("endpoint", "prompt"), [(RESPONSES, None), (MESSAGES, 10)])
+def test_what_is_known_of_a_stream_that_breaks(endpoint: str, prompt: int | None) -> None:
+    reads = view(endpoint)
+    for event in events(endpoint):
+        reads.see(event)
+        if b'"b"' in event:
+            break
+    assert reads.tally.tokens == Tokens(prompt, None, 2)
+
+
+@pytest.mark.parametrize("endpoint", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": {"message": "Stream error: http://10.0.0.9:8400", "type": "stream_error"}},
+        {"type": "error", "error": {"type": "internal_error", "message": "x"}},
+        {"type": "error", "message": "x", "code": None},
+        {"type": 'x"\r\ndata: {}'},
+        {"type": ["message_stop"]},
+        {},
+        [],
+        None,
+        "message_stop",
+    ],
+)
+def test_what_is_no_event_is_a_failure(endpoint: str, event: Any) -> None:
+    reads = view(endpoint)
+    assert reads.see(json.dumps(event).encode()) is None
+    assert reads.failure is not None
+    assert not reads.complete
+
+
+def test_a_response_that_failed_is_a_failure() -> None:
+    reads = ResponsesView()
+    assert reads.see(b'{"type":"response.failed","response":{"usage":null}}') is None
+    assert reads.failure is not None
+    assert ResponsesView().see(b"{") is None
+
+
+def test_an_incomplete_response_is_whole() -> None:
+    reads = ResponsesView()
+    reads.see(b'{"type":"response.incomplete","response":{"usage":{"output_tokens":3}}}')
+    assert reads.complete
+    assert reads.tally.tokens.completion == 3
+
+
+def test_what_a_balancer_says_after_the_end_is_not_heard() -> None:
+    reads = MessagesView()
+    assert reads.see(b'{"type":"message_stop"}')
+    assert reads.see(b'{"error":{"message":"unexpected EOF"}}') is None
+    assert (reads.complete, reads.failure) == (True, None)
+
+
+def test_numbers_that_are_none_are_not_counted() -> None:
+    reads = MessagesView()
+    usage = {"input_tokens": "7", "output_tokens": -1, "cache_read_input_tokens": True}
+    reads.see(json.dumps({"type": "message_start", "message": {"usage": usage}}).encode())
+    reads.see(b'{"type":"message_start","message":[]}')
+    assert reads.tally.tokens == Tokens()
+
+
+def test_data_of_several_lines_stay_one_event() -> None:
+    reads = MessagesView()
+    data = b'{\r\n"type":\n"message_stop"\n}'
+    assert reads.see(data) == data
+    framed = reads.frame(data)
+    assert framed.startswith(b"event: message_stop\n")
+    assert framed.count(b"\n\n") == 1
+    assert b"\r" not in framed
+
+
+def test_usage_of_whole_answers() -> None:
+    for endpoint in (RESPONSES, MESSAGES):
+        answer = scripted_apis.whole(endpoint, {"model": "m"}, WORDS, 10, 4)
+        assert read_whole(endpoint, answer) == Tokens(10, 4, 3)
+        assert read_whole(endpoint, {}) == Tokens()
+        assert read_whole(endpoint, []) == Tokens()
+    usage = {"input_tokens": 2, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 5}
+    assert read_whole(MESSAGES, {"usage": usage | {"output_tokens": 1}}) == Tokens(10, 5, 1)
+    assert read_whole(CHAT, {"usage": {"prompt_tokens": 2, "completion_tokens": 1}}).prompt == 2
+    counted = scripted_apis.whole(scripted_apis.COUNT_TOKENS, {}, [], 10, 0)
+    assert read_whole(scripted_apis.COUNT_TOKENS, counted) == Tokens(0, 0, 0)
