@@ -204,3 +204,29 @@ def test_what_is_unread_and_bars_nothing_is_noted() -> None:
     assert plan.blockers == ()
     assert {(note.host, note.verdict) for note in plan.notes} == {("serving-1", "inconclusive")}
     assert len(plan.notes) == 2
+
+
+TWO_POOLS = EXAMPLE.replace(
+    "roles: [serving], pool: cpu}\nmodels", "roles: [serving], pool: new}\nmodels"
+)
+
+
+def test_a_team_may_have_a_pool_of_its_own() -> None:
+    further = "    replicas: 2\n    pools: [{pool: new, replicas: 2, teams: [research]}]"
+    plan = example_plan(TWO_POOLS.replace("    replicas: 2", further))
+    assert plan.blockers == ()
+    (model,) = plan.models
+    (new,) = model.pools
+    assert (model.pool, model.replicas, model.slots) == ("cpu", 2, 256)
+    assert (new.pool, new.replicas, new.slots, new.teams) == ("new", 2, 256, ("research",))
+    assert [(pool.name, len(pool.workers)) for pool in plan.pools] == [("cpu", 2), ("new", 2)]
+    numbers = {host.name: [one.number for one in host.replicas] for host in plan.hosts.values()}
+    # each pool counts for itself: scaling one moves nothing of the other
+    assert numbers == {"control-1": [], "serving-1": [0, 1], "serving-2": [1000, 1001]}
+
+
+def test_replicas_say_how_many_they_serve_at_once_and_in_whose_order() -> None:
+    replica = example_plan().hosts["serving-1"].replicas[0]
+    assert replica.args["scheduling_policy"] == "priority"
+    plan = example_plan(EXAMPLE.replace("max_model_len: 512", "max_num_seqs: 8"))
+    assert [model.slots for model in plan.models] == [16]

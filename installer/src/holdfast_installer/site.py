@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -51,6 +52,7 @@ PLATFORM_VLLM_OPTIONS = frozenset(
         "model",
         "port",
         "root_path",
+        "scheduling_policy",
         "served_model_name",
         "shutdown_timeout",
         "ssl_ca_certs",
@@ -104,6 +106,7 @@ def _no_bool(value: object) -> object:
 
 SitePath = Annotated[Path, AfterValidator(_against_site_file)]
 Jurisdiction = Annotated[str, AfterValidator(_known_jurisdiction)]
+Price = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=6)]
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535)]
 
 
@@ -163,10 +166,25 @@ class Host(Part):
     hardware: HardwareChoice | None = Field(
         None, description="Hardware profile of this host, if not the site's."
     )
+    watts: float | None = Field(
+        None, gt=0, le=1_000_000, description="What it draws, where nothing can measure it."
+    )
 
     def addresses(self) -> tuple[Address, ...]:
         """Return every address of the host, the main one first."""
         return (self.address,) if self.address6 is None else (self.address, self.address6)
+
+
+class TeamPool(Part):
+    """A further pool that serves a model, to the teams it names alone."""
+
+    pool: DnsLabel = Field(description="Pool of hosts.")
+    replicas: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        1, ge=1, le=1000, description="Copies served there."
+    )
+    teams: tuple[str, ...] = Field(
+        min_length=1, description="Teams served there, and nowhere else."
+    )
 
 
 class Model(Part):
@@ -184,6 +202,12 @@ class Model(Part):
     replicas: Annotated[int, BeforeValidator(_no_bool)] = Field(
         1, ge=1, le=1000, description="Copies served, spread over the hosts of the pool."
     )
+    standby: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        0, ge=0, le=100, description="Copies kept warm beside them; scaling up takes these first."
+    )
+    pools: tuple[TeamPool, ...] = Field(
+        (), description="Further pools for the teams they name; other teams go to pool."
+    )
     teams: tuple[str, ...] = Field((), description="Teams that may use it; none means nobody.")
     vllm: Annotated[dict[str, VllmValue], AfterValidator(_vllm_options)] = Field(
         default_factory=dict, description="vLLM engine options, e.g. max_model_len: 4096."
@@ -195,6 +219,50 @@ class Model(Part):
         return self.source.startswith(("/", "./", "../", "~/")) or self.source in {".", ".."}
 
 
+class Tariff(Part):
+    """What the tokens of a model cost: prices of a million, with six decimals at most."""
+
+    prompt: Price = Field(description="Prompt tokens.")
+    cached: Price | None = Field(
+        None, description="Prompt tokens found in the prefix cache, if not as other ones."
+    )
+    completion: Price = Field(description="Tokens generated.")
+
+
+class Share(Part):
+    """What a team may take when there is not enough for all."""
+
+    weight: float = Field(
+        1.0, gt=0, le=1000, description="Its part of a full pool, beside other teams' weights."
+    )
+    concurrency: Annotated[int | None, BeforeValidator(_no_bool)] = Field(
+        None, ge=1, description="Answers in progress at once, over all models; more wait."
+    )
+
+
+class Fairness(Part):
+    """Lanes and queues in front of the models; times in seconds."""
+
+    short_prompt_tokens: int = Field(
+        1024, ge=1, description="Longest prompt of the short lane, in tokens (estimated)."
+    )
+    short_answer_tokens: int = Field(
+        256, ge=1, description="Most tokens that a request of the short lane may ask for."
+    )
+    short_share: float = Field(
+        0.125, ge=0, le=0.5, description="Part of a pool that long requests never take."
+    )
+    ageing_seconds: float = Field(
+        10, gt=0, le=3600, description="Who waited so long goes before short requests."
+    )
+    queue_seconds: float = Field(
+        30, gt=0, le=3600, description="Longest wait; beyond it a request is refused at once."
+    )
+    short_queue_seconds: float = Field(
+        10, gt=0, le=3600, description="Longest wait of a short request."
+    )
+
+
 class Team(Part):
     """People who share access."""
 
@@ -202,6 +270,7 @@ class Team(Part):
     users: tuple[DnsLabel, ...] = Field(
         (), description="User names; at the next apply, who was taken off the list leaves the team."
     )
+    share: Share = Share()
 
 
 class Signer(Part):
@@ -279,6 +348,11 @@ class Site(Part):
         2, ge=1, le=9, description="Gateways behind the edge; with one, a restart is felt."
     )
     quotas: Quotas = Quotas()
+    fairness: Fairness = Fairness()
+    currency: str = Field("EUR", pattern=r"^[A-Z]{3}$", description="Of all prices; ISO 4217.")
+    tariffs: dict[str, Tariff] = Field(
+        default_factory=dict, description="By the model's id; tokens of other models cost nothing."
+    )
     signers: tuple[Signer, ...] = ()
     replicas: tuple[Replica, ...] = ()
     canary: Canary | None = None
@@ -327,6 +401,7 @@ def disagreements(site: Site) -> list[Disagreement]:
     return [
         *_host_disagreements(site),
         *_model_disagreements(site),
+        *_tariff_disagreements(site),
         *_team_disagreements(site),
         *_registry_disagreements(site),
     ]
@@ -381,6 +456,39 @@ def _model_disagreements(site: Site) -> Iterator[Disagreement]:
             if team not in teams:
                 known = ", ".join(sorted(teams)) or "none"
                 yield ("models", i, "teams", j), f"no such team: {team!r}; known teams: {known}"
+        yield from _pool_disagreements(i, model, pools)
+
+
+def _pool_disagreements(i: int, model: Model, pools: tuple[str, ...]) -> Iterator[Disagreement]:
+    """Yield what is wrong with the pools that serve single teams."""
+    listed = list(enumerate(model.pools))
+    named: list[tuple[Location, str]] = [(("models", i, "pool"), model.pool)]
+    named += [(("models", i, "pools", j, "pool"), one.pool) for j, one in listed]
+    yield from _twice(named, f"for {model.id}, pool")
+    served = [
+        (("models", i, "pools", j, "teams", k), team)
+        for j, one in listed
+        for k, team in enumerate(one.teams)
+    ]
+    yield from _twice(served, f"for the pools of {model.id}, team")
+    for location, team in served:
+        if team not in model.teams:
+            yield location, f"{team!r} is not among the teams that may use {model.id}"
+    for j, one in listed:
+        if one.pool not in pools:
+            known = ", ".join(pools) or "none: no host carries the role serving"
+            yield (
+                ("models", i, "pools", j, "pool"),
+                f"no such pool: {one.pool!r}; known pools: {known}",
+            )
+
+
+def _tariff_disagreements(site: Site) -> Iterator[Disagreement]:
+    models = {model.id for model in site.models}
+    for model in site.tariffs:
+        if model not in models:
+            known = ", ".join(sorted(models)) or "none"
+            yield ("tariffs", model), f"no such model: {model!r}; known models: {known}"
 
 
 def _team_disagreements(site: Site) -> Iterator[Disagreement]:

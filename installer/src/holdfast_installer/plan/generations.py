@@ -19,7 +19,7 @@ from holdfast_installer.plan.model import Present, Replacement
 from holdfast_installer.survey.facts import UNREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from holdfast_installer.plan.model import HostPlan, Replica
     from holdfast_installer.site import Host, Site
@@ -75,9 +75,14 @@ class Standing:
                     return host
         return ""
 
-    def urls(self, site: Site, pool: str) -> tuple[str, ...]:
-        """Return where the units of a pool's hosts answer."""
-        return tuple(one.url for host in site.in_pool(pool) for one in self.others(site, host, ()))
+    def urls(self, site: Site, pool: str, idle: Collection[str]) -> tuple[str, ...]:
+        """Return where the units of a pool's hosts answer, but for those that are to be idle."""
+        return tuple(
+            one.url
+            for host in site.in_pool(pool)
+            for one in self.others(site, host, ())
+            if one.unit not in idle
+        )
 
     def others(self, site: Site, host: Host, wanted: Sequence[Replica]) -> tuple[Present, ...]:
         """Return the units of a host that are not among the wanted ones."""
@@ -106,6 +111,13 @@ class Standing:
         before = self.before(replica.host, replica.model, replica.number)
         return any(one.unit != replica.unit for one in before)
 
+    def place(self, host: str, model: str, number: int) -> int:
+        """Return which place on a host a replica has, or will be given next; the first is 0."""
+        for one in self.before(host, model, number):
+            return _place(one.port)
+        taken = self._taken.get(host, ())
+        return next(place for place in range(ports.PLACES) if place not in taken)
+
     def port(self, host: str, model: str, number: int, unit: str) -> int:
         """Return the port of a unit: the one it has, its predecessor's other one, or a new one."""
         before = self.before(host, model, number)
@@ -119,9 +131,8 @@ class Standing:
                     return port
         if before:  # two generations stand there already; the first of them goes before this starts
             return before[0].port
-        places = self._taken.setdefault(host, set())
-        place = next(number for number in range(ports.PLACES) if number not in places)
-        places.add(place)
+        place = self.place(host, model, number)
+        self._taken.setdefault(host, set()).add(place)
         return ports.REPLICA_BASE + place
 
     def open_ports(self, host: str, wanted: Sequence[Replica]) -> tuple[int, ...]:
@@ -164,6 +175,7 @@ def replacements(
                     start_seconds=replica.start_seconds,
                     replaces=olds,
                     beside=not clash and (begun or room(replica)),
+                    standby=replica.standby,
                     begun=begun,
                 )
             )
@@ -175,7 +187,9 @@ def interruptions(hosts: Sequence[HostPlan]) -> Iterator[Finding]:
     serving = Counter(one.model for host in hosts for one in host.others)
     for host in hosts:
         new = {each.unit for each in host.replacements}
-        serving.update(one.model for one in host.replicas if one.unit not in new)
+        serving.update(
+            one.model for one in host.replicas if one.unit not in new and not one.standby
+        )
     for host in hosts:
         for each in host.replacements:
             if not each.beside and serving[each.model] <= len(each.replaces):

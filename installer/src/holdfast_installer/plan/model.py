@@ -43,11 +43,15 @@ class Environment(_Part):
 
 
 class Replica(_Part):
-    """One vLLM unit, holdfast-vllm@<unit>.service, which may take `start_seconds` to answer."""
+    """One vLLM unit, holdfast-vllm@<unit>.service, which may take `start_seconds` to answer.
+
+    On `standby` it runs and answers, and no balancer sends it requests.
+    """
 
     unit: str
     model: str
     number: int
+    standby: bool
     commit: str
     pool: str
     host: str
@@ -84,6 +88,7 @@ class Replacement(_Part):
     replaces: tuple[Present, ...]
     beside: bool
     begun: bool
+    standby: bool
 
 
 class CertificateNames(_Part):
@@ -167,12 +172,30 @@ class ModelFile(_Part):
     git_oid: str
 
 
+class ServedPool(_Part):
+    """A pool of a model: whom it serves and the sequences its replicas work on at once.
+
+    `slots` is None where vLLM decides, which tells nobody.
+    """
+
+    pool: str
+    teams: tuple[str, ...]
+    replicas: int
+    slots: int | None
+
+
 class PlannedModel(_Part):
-    """One model: what is imported into the registry and what a unit must find on disk."""
+    """One model: what is imported into the registry and what a unit must find on disk.
+
+    `pool` and its `replicas` and `slots` serve every team that no one of `pools` names.
+    """
 
     id: str
     commit: str
     pool: str
+    replicas: int
+    slots: int | None
+    pools: tuple[ServedPool, ...]
     teams: tuple[str, ...]
     jurisdiction: str
     classification: str

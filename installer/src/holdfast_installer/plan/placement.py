@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING
 from holdfast_installer.errors import Finding
 from holdfast_installer.plan import ports
 from holdfast_installer.plan.generations import Standing, generation, unit_name
-from holdfast_installer.plan.model import Joining, ModelFile, PlannedModel, Pool, Replica
+from holdfast_installer.plan.model import (
+    Joining,
+    ModelFile,
+    PlannedModel,
+    Pool,
+    Replica,
+    ServedPool,
+)
 from holdfast_installer.plan.sizes import KV_BYTES, KV_CACHE
+from holdfast_installer.plan.threads import bind
 from holdfast_installer.profiles import hardware_profile
 from holdfast_installer.survey.recommend import recommend
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from holdfast_installer.bundle.manifest import Artifact, Manifest
     from holdfast_installer.site import Host, Model, Site
     from holdfast_installer.survey.facts import Survey
@@ -24,12 +34,14 @@ CLASSIFICATION = "internal"
 # A first start compiles; before it the model is pulled, measured and read: bytes a second in all.
 START_SECONDS = 600
 SLOWEST_BYTES = 50_000_000
+OF_ANOTHER_POOL = 1000
 
 
 @dataclass
 class Placement:
     """Where everything goes, with what stood in the way."""
 
+    survey: Survey
     hardware: dict[str, str] = field(default_factory=dict)
     models: list[PlannedModel] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
@@ -53,23 +65,26 @@ def place(
 
     A replica that stands on one of them already stays there.
     """
-    placement = Placement(standing=Standing(survey))
+    placement = Placement(survey, standing=Standing(survey))
     _choose_hardware(site, survey, placement)
     names = [host.name for host in site.hosts]
     settled = {
         (model.id, number): placement.standing.host_of(model.id, number, names)
         for model in site.models
-        for number in range(model.replicas)
+        for _, number in placed_in(model)
     }
     for model in site.models:
         planned = _planned_model(site, model, manifest, placement)
-        hosts = _permitted_hosts(site, model, permitted, placement)
         if planned is not None:
             placement.models.append(planned)
-        for number in range(model.replicas if hosts else 0):
+        pools = dict.fromkeys(pool for pool, _ in placed_in(model))
+        hosts = {pool: _permitted_hosts(site, model, pool, permitted, placement) for pool in pools}
+        for pool, number in placed_in(model):
+            if not hosts[pool]:
+                continue
             home = settled[model.id, number]
-            host = next((one for one in hosts if one.name == home), None) or min(
-                hosts, key=lambda one: _load(one.name, placement, settled)
+            host = next((one for one in hosts[pool] if one.name == home), None) or min(
+                hosts[pool], key=lambda one: _load(one.name, placement, settled)
             )
             settled.pop((model.id, number))
             placement.replicas.append(
@@ -78,6 +93,27 @@ def place(
     _refuse_clashes(placement)
     _gather_pools(site, placement)
     return placement
+
+
+def placed_in(model: Model) -> Iterator[tuple[str, int]]:
+    """Yield pool and number of each replica of a model.
+
+    A further pool counts from a thousand of its own, so that scaling one pool moves nothing of
+    another. Those on standby come last: with one replica more, the first of them is it.
+    """
+    for at, (pool, replicas) in enumerate(
+        [
+            (model.pool, model.replicas + model.standby),
+            *((one.pool, one.replicas) for one in model.pools),
+        ]
+    ):
+        for number in range(replicas):
+            yield pool, at * OF_ANOTHER_POOL + number
+
+
+def on_standby(model: Model, number: int) -> bool:
+    """Say whether a replica is kept warm and not sent requests."""
+    return model.replicas <= number < OF_ANOTHER_POOL
 
 
 def _load(host: str, placement: Placement, settled: dict[tuple[str, int], str]) -> int:
@@ -102,17 +138,17 @@ def _choose_hardware(site: Site, survey: Survey, placement: Placement) -> None:
 
 
 def _permitted_hosts(
-    site: Site, model: Model, permitted: tuple[str, ...] | None, placement: Placement
+    site: Site, model: Model, pool: str, permitted: tuple[str, ...] | None, placement: Placement
 ) -> list[Host]:
     hosts = []
-    for host in site.in_pool(model.pool):
+    for host in site.in_pool(pool):
         label = site.host_jurisdiction(host)
         if permitted is None or label in permitted:
             hosts.append(host)
     if not hosts:
         placement.block(
             "placement",
-            f"{model.id}: no host of pool {model.pool} stands in {', '.join(permitted or ())}",
+            f"{model.id}: no host of pool {pool} stands in {', '.join(permitted or ())}",
             "give the pool a host whose jurisdiction the profiles permit",
         )
     return hosts
@@ -139,6 +175,17 @@ def _planned_model(
         id=model.id,
         commit=commit,
         pool=model.pool,
+        replicas=model.replicas,
+        slots=_slots(site, model, model.pool, model.replicas, placement),
+        pools=tuple(
+            ServedPool(
+                pool=one.pool,
+                teams=one.teams,
+                replicas=one.replicas,
+                slots=_slots(site, model, one.pool, one.replicas, placement),
+            )
+            for one in model.pools
+        ),
         teams=model.teams,
         jurisdiction=site.jurisdiction,
         classification=CLASSIFICATION,
@@ -146,6 +193,14 @@ def _planned_model(
         bytes=sum(one.size for one in mine),
         files=tuple(sorted(mine, key=lambda one: one.filename)),
     )
+
+
+def _slots(site: Site, model: Model, pool: str, replicas: int, placement: Placement) -> int | None:
+    """Return how many sequences a model's replicas in a pool work on at once, as they are told."""
+    hardware = next((placement.hardware[host.name] for host in site.in_pool(pool)), "")
+    args = hardware_profile(hardware).vllm.args if hardware else {}
+    seats = {**args, **model.vllm}.get("max_num_seqs")
+    return replicas * seats if isinstance(seats, int) else None
 
 
 def _model_file(artifact: Artifact) -> ModelFile:
@@ -177,6 +232,9 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
         # vLLM compiles its logprobs kernel even when told to run eager: the first request that asks
         # for them would wait for a compiler, or kill the engine where there is none.
         env["TORCHDYNAMO_DISABLE"] = "1"
+    if hardware.startswith("cpu-"):
+        place = placement.standing.place(host.name, model.id, number)
+        bind(placement.survey.host(host.name), place, model.vllm, args, env)
     environment = manifest.environments.get(
         hardware_profile(hardware).environment if hardware else ""
     )
@@ -189,8 +247,9 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
         unit=unit,
         model=model.id,
         number=number,
+        standby=on_standby(model, number),
         commit=commit,
-        pool=model.pool,
+        pool=host.pool or "",
         host=host.name,
         port=port,
         url=f"https://{site.fqdn(host)}:{port}",
@@ -223,7 +282,15 @@ def _gather_pools(site: Site, placement: Placement) -> None:
                 f"pool {name} mixes hardware profiles: {', '.join(kinds)}",
                 "give each kind of hardware its own pool",
             )
-        replicas = [replica for replica in placement.replicas if replica.pool == name]
+        placed = [replica for replica in placement.replicas if replica.pool == name]
+        replicas = [replica for replica in placed if not replica.standby]
+        idle = {
+            unit.unit
+            for one in placed
+            if one.standby
+            for unit in placement.standing.before(one.host, one.model, one.number)
+        }
+        there = placement.standing.urls(site, name, idle)
         placement.pools.append(
             Pool(
                 name=name,
@@ -238,7 +305,7 @@ def _gather_pools(site: Site, placement: Placement) -> None:
                     for one in replicas
                     if not placement.standing.replaces(one)
                 ),
-                serving=placement.standing.urls(site, name) or tuple(one.url for one in replicas),
+                serving=there or tuple(one.url for one in replicas),
                 models=tuple(dict.fromkeys(replica.model for replica in replicas)),
             )
         )

@@ -15,7 +15,7 @@ MIRROR = 8443
 HUB_FRONT = 8081
 REGISTRY = 8101
 CONSOLE = 8103
-# Gateway number n, from 1 on, has the port above the base by as much; so has what it tells of itself.
+# Gateway n, from 1 on, is at the base and n; so is what it tells of itself.
 GATEWAY_BASE = 8110
 GATEWAY_METRICS_BASE = 8120
 POOL_BASE = 8200
@@ -39,9 +39,7 @@ class Want:
     units: tuple[str, ...]
 
 
-def wanted(
-    host: HostPlan, pools: tuple[Pool, ...], gateways: tuple[Gateway, ...]
-) -> list[Want]:
+def wanted(host: HostPlan, pools: tuple[Pool, ...], gateways: tuple[Gateway, ...]) -> list[Want]:
     """Return the ports that this host's own units will listen on."""
     here = host.address
     wants = [Want("tcp", here, NODE_EXPORTER, ("prometheus-node-exporter.",))]
