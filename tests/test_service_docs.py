@@ -30,6 +30,9 @@ PAGES["model_registry"] += "".join(
     + sorted(CAPABILITIES.glob("model_p*.md"))
     + [CAPABILITIES / "replication.md"]
 )
+PAGES["identity"] += "".join(
+    (CAPABILITIES / f"{name}.md").read_text() for name in ("agents", "kill")
+)
 SOURCES = {
     "gateway": ROOT / "gateway/src",
     "model_registry": ROOT / "model-registry/src",

@@ -12,7 +12,7 @@ from site_parts import DATA
 
 from holdfast_installer.errors import HoldfastError
 from holdfast_installer.model.command import model
-from holdfast_installer.principals import ca, token, user
+from holdfast_installer.principals import agent, ca, kill, token, user
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +147,34 @@ def test_where_the_file_cannot_be_written_no_token_is_asked_for(ssh: Ssh, tmp_pa
     assert isinstance(done.exception, HoldfastError)
     assert "No token was issued" in done.exception.problem
     assert not ssh.asked.exists()
+
+
+def test_an_agents_token_goes_to_a_file_here(ssh: Ssh, tmp_path: Path) -> None:
+    output = tmp_path / "scout.token"
+    site = ("--site", site_file(tmp_path))
+    words = ("create", "scout", "--for", "ada", "--hours-to-live", "8", "--model", "a/b")
+    ssh.answers("create " + ISSUED)
+    done = run(agent, *words, "--output", output, *site)
+    assert done.exit_code == 0, done.output
+    assert output.read_text() == f"{SECRET}\n"
+    assert SECRET not in done.output
+    assert shlex.split(ssh.commands[-1])[3:] == ["agent", *words, "--json"]
+    for state in ("valid", "hours", "stopped"):
+        held = [{"last_four": "aaaa", "name": "agent", "state": state}]
+        ssh.answers("list " + json.dumps(held), code=1)
+        assert run(agent, *words, "--output", output, *site).exit_code == 0
+    ssh.answers("list " + json.dumps([held[0] | {"state": "expired"}]), "create " + ISSUED)
+    assert run(agent, *words, "--output", output, *site).exit_code == 0
+    assert " create " in ssh.commands[-1]
+
+
+def test_an_order_to_stop_is_one_command_on_the_control_host(ssh: Ssh, tmp_path: Path) -> None:
+    ssh.answers(last="agent scout is stopped")
+    words = ("agent", "scout", "--reason", "asks in a loop; rm -rf /")
+    done = run(kill, *words, "--site", site_file(tmp_path))
+    assert (done.exit_code, done.stdout) == (0, "agent scout is stopped")
+    (command,) = ssh.commands
+    assert shlex.split(command)[2:] == ["/usr/local/sbin/holdfast-trust", "kill", *words]
 
 
 def test_examples_are_given_in_the_words_of_this_command() -> None:

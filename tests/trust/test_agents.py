@@ -181,7 +181,7 @@ def test_an_agent_may_nothing_that_its_owner_or_its_scope_may_not(  # noqa: PLR0
     issued = shared.create_agent("scout", "ada", lifetime_seconds=HOUR, scope=scope)
     scout = proven(shared, issued.secret)
     for kind in ("model", "dataset"):
-        resource = Resource(kind, id_, tuple(readers), LABELS, private, gated)  # type: ignore[arg-type]
+        resource = Resource(kind, id_, tuple(readers), LABELS, private, gated)
         for action in ACTIONS:
             if not action.startswith(kind):
                 continue

@@ -1,4 +1,4 @@
-"""People, teams and tokens of a site: the commands of holdfast-trust, run on the control host.
+"""People, teams, tokens, agents of a site: the commands of holdfast-trust on the control host.
 
 The options and their help are those of holdfast-trust itself; only `--site` is added. The admin
 plane is SSH: there is no service that would take such orders over the network.
@@ -22,6 +22,7 @@ from holdfast_installer.console import console, site_option
 from holdfast_installer.errors import EXIT_FAILED, HoldfastError
 from holdfast_installer.remote import run_on
 from holdfast_installer.site_file import load_site
+from holdfast_trust.agents import ISSUED_AS
 
 if TYPE_CHECKING:
     from holdfast_installer.site import Site
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 ON_CONTROL = "/usr/local/sbin/holdfast-trust"
 CA_CERTIFICATE = "/etc/holdfast/tls/ca.pem"
 RAW = "holdfast.arguments"
+# What is stopped, or outside its hours, has not ended: it is not issued anew.
+_HELD = {"valid", "stopped", "hours"}
 
 
 class _RemoteCommand(click.Command):
@@ -53,8 +56,8 @@ class _RemoteCommand(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         site = load_site(ctx.params["site_path"])
         output = ctx.params.get("output")
-        if self._path == ("token", "issue") and output is not None:
-            _issue_into(site, ctx, output)
+        if output is not None:
+            _issue_into(site, ctx, self._path, output)
             return
         done = _on_control(site, (*self._path, *ctx.meta[RAW]))
         click.echo(done[1], nl=False)
@@ -92,24 +95,28 @@ def _on_control(site: Site, arguments: tuple[str, ...]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _issue_into(site: Site, ctx: click.Context, output: Path) -> None:
+def _issue_into(site: Site, ctx: click.Context, path: tuple[str, ...], output: Path) -> None:
     """Issue a token whose secret goes to a file here; keep the file while its token holds.
 
     A valid token that the file does not hold is in use elsewhere: it ends only with --rotate.
     """
-    principal, name = ctx.params["principal"], ctx.params["name"]
-    if output.exists() and not ctx.params["rotate"]:
+    given = ctx.params
+    if path == ("agent", "create"):
+        principal, name = given["name"], ISSUED_AS
+    else:
+        principal, name = given["principal"], given["name"]
+    if output.exists() and not given.get("rotate"):
         last_four = output.read_text().strip()[-4:]
         code, listed, said = _on_control(site, ("token", "list", principal, "--json"))
         if code == 0 and any(
-            row["last_four"] == last_four and row["name"] == name and row["state"] == "valid"
+            row["last_four"] == last_four and row["name"] == name and row["state"] in _HELD
             for row in json.loads(listed)
         ):
             console.print(f"{output} holds a valid token already")
             return
     _check_writable(output)
     arguments = [*_without(ctx.meta[RAW], "--output"), "--json"]
-    code, answer, said = _on_control(site, ("token", "issue", *arguments))
+    code, answer, said = _on_control(site, (*path, *arguments))
     if code != 0:
         raise HoldfastError(
             f"No token for {principal}.",
@@ -170,6 +177,8 @@ def _group(name: str) -> click.Group:
 user = _group("user")
 team = _group("team")
 token = _group("token")
+agent = _group("agent")
+kill = _group("kill")
 ledger = _group("ledger")
 
 

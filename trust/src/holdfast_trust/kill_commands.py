@@ -32,7 +32,8 @@ def _add(kind: SwitchKind) -> None:
 
     @kill.command(
         name=kind,
-        help=f"Stop {what}, until it is lifted; what is in flight ends within a second.",
+        help=f"Stop {what}. Until it is lifted nothing new begins; what is in flight ends "
+        "within a second.",
         epilog=examples(f"holdfast-trust kill {kind} {example}"),
     )
     @click.argument("name", metavar=placeholder)
