@@ -8,7 +8,7 @@ from typing import Any
 from holdfast_gateway.metering.record import Closing, Opening
 from holdfast_gateway.metering.usage import UsageRow
 
-NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NOON = datetime(2026, 1, 20, 12, tzinfo=UTC)
 HOST = "serving-1.site.example"
 
 
