@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from holdfast_gateway.budgets.terms import Budget, BudgetRules
+from holdfast_gateway.budgets.terms import faults as budget_faults
 from holdfast_gateway.fairness.settings import FairnessSettings
+from holdfast_gateway.metering.tariff import Tariff
 
 
 class ConfigError(Exception):
@@ -34,7 +37,17 @@ def _upstream(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _loopback(value: str) -> str:
+    host = _listen(value).rpartition(":")[0].strip("[]")
+    if host not in {"127.0.0.1", "::1", "localhost"}:
+        msg = "expected an address of loopback: what is read here is for nobody else"
+        raise ValueError(msg)
+    return value
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
+LoopbackListen = Annotated[str, AfterValidator(_loopback)]
+PrometheusUrl = Annotated[str, AfterValidator(_upstream)]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -91,6 +104,15 @@ class Model(_Strict):
     )
     teams: tuple[str, ...] = Field(default=(), description="Teams that may use it.")
     labels: Labels = Labels()
+    revision: str | None = Field(
+        default=None, max_length=128, description="Commit or digest of what is served, as recorded."
+    )
+    tariff: Tariff | None = Field(default=None, description="What its tokens cost.")
+    context_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens of prompt and completion together (vLLM's max_model_len).",
+    )
 
     def pool_of(self, team: str | None) -> Pool:
         """Return the pool that serves a team: the first that names it, else the model's own."""
@@ -115,11 +137,35 @@ class Limits(_Strict):
     first_byte_seconds: Seconds = Field(
         default=300, description="Until the first token of a stream, or the whole other answer."
     )
+    ttft_seconds: Seconds = Field(
+        default=10,
+        description="Until the first token of a stream, before a second replica is asked as well.",
+    )
+    stall_seconds: Seconds = Field(
+        default=15,
+        description="Without a token, before a stream that can be resumed goes on elsewhere.",
+    )
+    recover_seconds: float = Field(
+        default=5,
+        ge=0,
+        le=3600,
+        description="For a balancer to come back, or a pool to have a replica, before a refusal.",
+    )
     idle_seconds: Seconds = Field(
         default=120, description="Between two parts of a stream, reading or writing."
     )
+    leave_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=60,
+        description="After SIGTERM the health check says no, and requests are still taken.",
+    )
     drain_seconds: Seconds = Field(
-        default=60, description="For running requests to end after SIGTERM."
+        default=60, description="For running requests to end once none are taken any more."
+    )
+    blind_seconds: Seconds = Field(
+        default=60,
+        description="Running answers go on so long while the kill switches cannot be read.",
     )
     usage_backlog: int = Field(
         default=10_000,
@@ -131,13 +177,31 @@ class Limits(_Strict):
 class Config(_Strict):
     """All of gateway.yml."""
 
+    instance: str = Field(
+        default="gateway",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Name of this gateway among those that share its database.",
+    )
     listen: Listen = Field(default="127.0.0.1:8102", description="ADDRESS:PORT to serve on.")
     database: str = Field(description="SQLAlchemy URL of the usage database.")
     trust: Trust
     ledger: Path = Field(description="Directory of the ledger.")
     models: tuple[Model, ...] = Field(default=(), description="The models offered.")
     limits: Limits = Limits()
+    budgets: tuple[Budget, ...] = Field(default=(), description="What may be used at most.")
+    budget_rules: BudgetRules = BudgetRules()
     fairness: FairnessSettings = FairnessSettings()
+    currency: str = Field(
+        default="EUR", pattern=r"^[A-Z]{3}$", description="Of the tariffs; ISO 4217."
+    )
+    metrics: LoopbackListen | None = Field(
+        default=None,
+        description="ADDRESS:PORT on loopback where Prometheus reads; none by default.",
+    )
+    prometheus: PrometheusUrl | None = Field(
+        default=None,
+        description="Base URL of the Prometheus that has energy and the replicas' own counters.",
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -147,6 +211,13 @@ class Config(_Strict):
                 msg = f"two models have the id '{model.id}'"
                 raise ValueError(msg)
             seen.add(model.id)
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_are_sound(self) -> Self:
+        tariffs = {model.id: model.tariff is not None for model in self.models}
+        if found := budget_faults(self.budgets, tariffs):
+            raise ValueError("; ".join(found))
         return self
 
     @property
