@@ -140,7 +140,10 @@ def test_embeddings(gateway: RunningGateway) -> None:
 def test_a_stream_that_breaks_raises_and_never_looks_complete(gateway: RunningGateway) -> None:
     for script in ({"crash_after": 2}, {"balancer_crash_after": 2}, {"done_after": 2}):
         stream = gateway.client().chat.completions.create(
-            model=MODEL, messages=ask(**script), stream=True
+            model=MODEL,
+            messages=ask(**script),
+            stream=True,
+            response_format={"type": "json_object"},  # no other replica could go on with it
         )
         said = []
         with pytest.raises(openai.APIError) as failure:  # noqa: PT012  # the loop is what raises
