@@ -116,6 +116,7 @@ class Inference:
             raise
         transaction.waited_seconds = place.waited_seconds
         transaction.on_first_token = place.answered
+        transaction.on_count = reservation.counted
         transaction.begin()
         answer.headers = reservation.headers
         try:

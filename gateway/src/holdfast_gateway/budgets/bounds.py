@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from holdfast_gateway.api.calls import COMPLETIONS, EMBEDDINGS, Call
+from holdfast_gateway.api.calls import Call
+from holdfast_gateway.api.endpoints import COMPLETIONS, ENDPOINTS, Generates
 from holdfast_gateway.budgets.terms import BudgetRules
 
 # What the API itself generates where /v1/completions names no max_tokens; vLLM does the same.
 _COMPLETIONS_DEFAULT = 16
-_LIMIT_FIELDS = {"/v1/responses": "max_output_tokens"}
 _PROMPT_FIELDS = ("messages", "input", "prompt", "system", "instructions")
 _MEDIA = ("image", "audio", "video", "file", "document")
 # A picture of a few hundred bytes can be as many tokens as a model takes of one.
@@ -54,13 +54,15 @@ def bound(call: Call, context: int | None, rules: BudgetRules) -> Bound:
 
     A token stands for at least one byte of text, so the body's size bounds the text's tokens.
     """
-    prompts = _prompts(call)
+    endpoint, prompts = ENDPOINTS[call.endpoint], call.prompts
+    if endpoint.generates is Generates.NUMBER:
+        return Bound(0, 0, prompts, prompts, context)
     size = call.size * (_TOOLS_FACTOR if call.request.get("tools") else 1)
     media = sum(_media(call.request.get(field)) for field in _PROMPT_FIELDS)
     prompt = size + rules.template_tokens + _TOKENS_EACH_INPUT * prompts + media * _MEDIA_TOKENS
     if context is not None:
         prompt = min(prompt, context * prompts)
-    if call.endpoint == EMBEDDINGS:
+    if endpoint.generates is not Generates.TEXT:
         return Bound(prompt, 0, prompts, prompts, context)
     asked = _asked(call)
     if asked is None:
@@ -71,28 +73,20 @@ def bound(call: Call, context: int | None, rules: BudgetRules) -> Bound:
 
 def limits(call: Call, context: int | None, rules: BudgetRules) -> dict[str, object]:
     """Return what the upstream must be told so that the bound holds: a limit nobody else set."""
-    if call.endpoint == EMBEDDINGS:
+    endpoint = ENDPOINTS[call.endpoint]
+    if endpoint.generates is not Generates.TEXT:
         return {}
     if call.endpoint == COMPLETIONS and "max_tokens" not in call.request:
         return {"max_tokens": _COMPLETIONS_DEFAULT}
     if context is None and _asked(call) is None:
-        return {_LIMIT_FIELDS.get(call.endpoint, "max_tokens"): rules.completion_tokens}
+        return {endpoint.max_tokens[-1]: rules.completion_tokens}
     return {}
 
 
 def _asked(call: Call) -> int | None:
-    if call.endpoint != COMPLETIONS:
-        return call.max_tokens
-    # This endpoint knows no max_completion_tokens: a large max_tokens must not hide behind it.
-    asked = call.request.get("max_tokens", _COMPLETIONS_DEFAULT)
-    return asked if isinstance(asked, int) else None
-
-
-def _prompts(call: Call) -> int:
-    if call.endpoint != EMBEDDINGS:
-        return call.prompts
-    given = call.request.get("input")
-    return len(given) if isinstance(given, list) and not isinstance(given[0], int) else 1
+    if call.endpoint == COMPLETIONS and "max_tokens" not in call.request:
+        return _COMPLETIONS_DEFAULT
+    return call.max_tokens
 
 
 def _media(value: object) -> int:

@@ -79,6 +79,8 @@ class Answer:
         started = self._reply.started
         self._transaction.end("error", 200 if started else error.status, error.code)
         if not started:
+            if error.status < 500 or error.status == 503:
+                self._transaction.sent = False  # refused: nothing was generated
             raise error
         with suppress(TimeoutError):  # a client that reads nothing does not hold up a shutdown
             async with asyncio.timeout(_LAST_WORD_SECONDS):

@@ -40,6 +40,8 @@ class Transaction:
         self.resumed = False
         self.on_first_token: Callable[[], None] | None = None
         """Whom else to tell of the first part of the answer, once."""
+        self.on_count: Callable[[Tokens], None] | None = None
+        """Whom to tell how long the prompt is, once it is known."""
         self.error_code: str | None = None
         """The code the client was told, where the answer was an error."""
 
@@ -55,6 +57,12 @@ class Transaction:
             self._first = self._last
             if self.on_first_token is not None:
                 self.on_first_token()
+
+    def count(self, tokens: Tokens) -> None:
+        """Tell of the first count that has the prompt's length."""
+        if tokens.prompt is not None and self.on_count is not None:
+            self.on_count(tokens)
+            self.on_count = None
 
     def refuse(self, status: int, code: str | None = None) -> None:
         """Record a request that was not let through: an event, no usage."""
