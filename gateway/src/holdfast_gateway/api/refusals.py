@@ -28,8 +28,8 @@ def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) 
             code=code or "invalid_request",
             param=param,
         )
-    if status == 404:
-        return _not_there(message, code, model)
+    if status in {404, 501}:
+        return _not_there(status, message, code, model)
     if status == 429:
         headers = {"Retry-After": retry_after} if retry_after and retry_after.isdigit() else None
         return ApiError(
@@ -46,8 +46,9 @@ def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) 
     return upstream_failed(f"The servers of '{model}' failed (HTTP {status}).")
 
 
-def _not_there(message: str, code: str, model: str) -> ApiError:
-    if "model" in code.lower() or "model" in message.lower():
+def _not_there(status: int, message: str, code: str, model: str) -> ApiError:
+    about_model = "model" in code.lower() or "model" in message.lower()
+    if status == 404 and about_model:
         # We offer it and its pool does not have it: it is being loaded, or all replicas are gone.
         return unavailable(
             f"No server of '{model}' is ready. Try again in a moment.", code="model_unavailable"
