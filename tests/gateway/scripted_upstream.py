@@ -195,7 +195,7 @@ class ScriptedUpstream:
         try:
             chat = "messages" in seen.body
             text = seen.body["messages"][-1]["content"] if chat else seen.body["prompt"]
-            script, seen.said = _read(text)
+            script, seen.said = _read(seen.body, text)
             await self._thaw()
             await asyncio.sleep(script.head_delay)
             if script.status != 200:
@@ -220,7 +220,9 @@ class ScriptedUpstream:
         choices = _choices(seen.body)
         tokens = script.tokens
         if seen.said:
-            tokens = min(tokens, seen.said + seen.body["max_tokens"])
+            tokens = min(tokens, seen.said + seen.body.get("max_tokens", tokens))
+        if "kv_transfer_params" in seen.body:
+            await _event(response, _role(seen, script))
         for at in range(seen.said, tokens):
             await asyncio.sleep(script.delay)
             await self._thaw()
@@ -230,6 +232,8 @@ class ScriptedUpstream:
                 last = at == tokens - 1
                 seen.produced += 1  # before anybody can have seen it
                 await _event(response, _chunk(seen, script, at, index, last=last, chat=chat))
+        if not script.comment and await self._misbehaves(request, response, script, tokens):
+            return response  # between the last token and the sum
         options = seen.body.get("stream_options") or {}
         if options.get("include_usage"):
             final = _base(seen.body, chunk=True, chat=chat)
@@ -262,10 +266,9 @@ def _logprobs(word: str) -> dict[str, Any]:
     return {"content": [top[0] | {"top_logprobs": [*top, {**top[0], "logprob": -1e-05}]}]}
 
 
-def _read(text: object) -> tuple[Script, int]:
-    if isinstance(text, list) and text and isinstance(text[0], int):
-        return scripted_tokens.script_of(text, Script)
-    return Script.of(text), 0
+def _read(body: dict[str, Any], text: object) -> tuple[Script, int]:
+    ids: list[int] | None = (body.get("kv_transfer_params") or {}).get("prompt_token_ids")
+    return (Script.of(text), 0) if ids is None else scripted_tokens.script_of(ids, Script)
 
 
 def _chunk(  # noqa: PLR0913  # the mock's own parts
@@ -300,6 +303,19 @@ def _chunk(  # noqa: PLR0913  # the mock's own parts
     if chat and first:
         chunk |= {"prompt_token_ids": ids, "prompt_text": None}
     return chunk
+
+
+def _role(seen: Seen, script: Script) -> dict[str, Any]:
+    """Return how vLLM begins each chat; left out where nobody looks at it."""
+    delta = {"role": "assistant", "content": ""}
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    prompt = PROMPT_TOKENS + seen.said
+    usage = {"prompt_tokens": prompt, "total_tokens": prompt, "completion_tokens": 0}
+    ids = scripted_tokens.prompt_ids(script) + [
+        scripted_tokens.word_id(at) for at in range(seen.said)
+    ]
+    last = {"usage": usage, "prompt_token_ids": ids, "prompt_text": None}
+    return _base(seen.body, chunk=True, chat=True) | {"choices": [choice]} | last
 
 
 def _usage(seen: Seen, tokens: int) -> dict[str, Any]:

@@ -89,5 +89,8 @@ def read_workers(body: bytes) -> Workers:
     return Workers(frozenset(health), frozenset(name for name, well in health.items() if not well))
 
 
-def _address(url: str) -> str:
+def _address(url: object) -> str:
+    if not isinstance(url, str):
+        msg = "an address is not a string"
+        raise TypeError(msg)
     return url.partition("://")[2] or url

@@ -1,8 +1,10 @@
 """Going on with a stream whose replica died: from the token ids so far, in the client's shape.
 
-The rest is asked for at /v1/completions with the ids of prompt and answer as the prompt, which is
-exact: no text is tokenized a second time. Where that would not give the same answer, because more
-than the tokens decides how it goes on, or because the text is read by a parser, it is not done.
+The rest is asked for with the ids of prompt and answer as the prompt, which is exact: no text is
+tokenized a second time. vLLM takes them at /v1/completions too, but smg refuses them there; so they
+go to /v1/chat/completions, as the ids that one stage of vLLM hands to the next. Where that would
+not give the same answer, because more than the tokens decides how it goes on, or because the text
+is read by a parser, it is not done.
 """
 
 import json
@@ -46,6 +48,9 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 _LONGEST_TOKEN = 512
 
+ENDPOINT = CHAT
+"""Where a continuation is asked for, whatever its stream began with."""
+
 
 class MismatchError(Exception):
     """Another replica goes on in other words: the stream cannot be continued."""
@@ -88,26 +93,26 @@ def _is_neutral(name: str, value: object) -> bool:
 
 
 def continuation(
-    call: Call, trace: Trace, point: Point, steering: Mapping[str, object], room: int
+    call: Call, trace: Trace, point: Point, steering: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Return the body that asks for the rest; `room` bounds it where nobody else does.
-
-    `room` must not exceed the model's context, or vLLM refuses.
-    """
+    """Return the body that asks ENDPOINT for the rest."""
     asked = _asked(call, steering)
-    rest = ENDPOINTS[COMPLETIONS].steering & steering.keys()
+    ours = ENDPOINTS[ENDPOINT].steering & steering.keys()
     body = {name: call.request[name] for name in _SAMPLING & call.request.keys()}
     least = call.request.get("min_tokens")
     if isinstance(least, int) and least > point.tokens:
         body["min_tokens"] = least - point.tokens
+    if asked is not None:
+        body["max_tokens"] = asked - point.tokens
+    ids = trace.prompt_ids + trace.ids(point.tokens)
     return body | {
         "model": call.model,
-        "prompt": trace.prompt_ids + trace.ids(point.tokens),
-        "max_tokens": room if asked is None else asked - point.tokens,
+        "messages": [{"role": "user", "content": ""}],  # not read where there are ids
+        "kv_transfer_params": {"prompt_token_ids": ids},
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "return_token_ids": True,
-        **{name: steering[name] for name in rest},
+        **{name: steering[name] for name in ours},
     }
 
 
@@ -134,8 +139,8 @@ class Retelling:
         self._before = point.tokens
         self._known = point.known_text
 
-    def retell(self, data: bytes) -> tuple[bytes, bool]:
-        """Return the event in the client's shape, and whether it says anything new."""
+    def retell(self, data: bytes) -> tuple[bytes | None, bool]:
+        """Return the event in the client's shape, None for none, and whether it says more."""
         try:
             told = json.loads(data)
             choices = told["choices"]
@@ -146,8 +151,14 @@ class Retelling:
         if not choices:
             return self._event([], completion), True
         choice = choices[0]
-        text = choice["text"]
+        delta = choice["delta"]
         ids = choice.get("token_ids") or []
+        if "role" in delta and not ids:
+            return None, False  # how each chat begins
+        if not delta.keys() <= {"role", "content"}:
+            msg = "what it says is read by a parser"
+            raise MismatchError(msg)
+        text = delta.get("content") or ""
         if len(text) > _LONGEST_TOKEN * max(1, len(ids)):
             # Half a character at the end of the prompt makes vLLM repeat the prompt.
             msg = "more text than its tokens can hold"
@@ -158,7 +169,7 @@ class Retelling:
             raise MismatchError(msg)
         said = {"delta": {"content": new}} if self._chat else {"text": new}
         end: dict[str, Any] = {"logprobs": None, "finish_reason": choice["finish_reason"]}
-        if choice.get("stop_reason") is not None or not self._chat or end["finish_reason"]:
+        if not self._chat or end["finish_reason"] is not None:
             end["stop_reason"] = choice.get("stop_reason")
         if not self._chat:
             end["prompt_token_ids"] = None

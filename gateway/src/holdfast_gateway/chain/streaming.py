@@ -3,12 +3,10 @@
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Mapping
 
 import aiohttp
 
-from holdfast_gateway.api.calls import COMPLETIONS
 from holdfast_gateway.api.errors import ApiError, interrupted
 from holdfast_gateway.api.views import view_for
 from holdfast_gateway.chain.attempt import Attempt
@@ -16,6 +14,7 @@ from holdfast_gateway.chain.hedging import Race
 from holdfast_gateway.chain.pulse import Pulse
 from holdfast_gateway.chain.reply import Reply
 from holdfast_gateway.chain.resumption import (
+    ENDPOINT,
     MismatchError,
     Retelling,
     continuation,
@@ -35,8 +34,6 @@ _DONE = b"[DONE]"
 _LAST_EVENT = b"data: [DONE]\n\n"
 _SICK_SECONDS = 2.0  # of silence, from a replica that the balancer gave up
 _MOST_RESUMPTIONS = 3
-_ANY_CONTEXT = 1 << 30
-_CONTEXT = re.compile(r"max_model_len=(\d+)")
 
 
 class LostError(Exception):
@@ -65,7 +62,6 @@ class Streaming:
         self._limits = limits
         self._transaction = transaction
         self._reply = reply
-        self._context = None if question.model is None else question.model.context_tokens
         self._trace = trace_of(question.call)
         self._view = view_for(question.call, self._trace)
         self._retelling: Retelling | None = None
@@ -175,18 +171,20 @@ class Streaming:
             if not view.complete:
                 view.failure = "[DONE] before the end"
             return b""  # sent once, at the end
-        says = True
+        retold, says = data, True
         if self._retelling is not None:
             try:
-                data, says = self._retelling.retell(data)
+                retold, says = self._retelling.retell(data)
             except MismatchError as error:
                 log.warning("%s: cannot go on: %s", self._request_id, error)
                 view.failure = str(error)
                 if self._trace is not None:
                     self._trace.exact = False
                 return b""
-        seen = view.see(data)
+        seen = None if retold is None else view.see(retold)
         self._transaction.first_token()
+        if self._transaction.on_count is not None:
+            self._transaction.count(view.tally.tokens)
         return view.frame(seen) if seen and says else b""
 
     def _close(self) -> None:
@@ -218,25 +216,14 @@ class Streaming:
         view.failure = None
         log.warning("%s: goes on elsewhere after %d tokens", self._request_id, point.tokens)
         try:
-            return await self._continue(trace, point)
+            return await self._ask_for_rest(trace, point)
         except (ApiError, TimeoutError) as error:
             raise self._broken() from error
 
-    async def _continue(self, trace: Trace, point: Point) -> Attempt:
-        known = self._context or self._upstream.contexts.get(self._call.model)
-        try:
-            return await self._ask_for_rest(trace, point, known or _ANY_CONTEXT)
-        except ApiError as error:
-            told = _CONTEXT.search(error.message)
-            if known is not None or told is None:
-                raise
-            room = self._upstream.contexts[self._call.model] = int(told[1])
-            return await self._ask_for_rest(trace, point, room)
-
-    async def _ask_for_rest(self, trace: Trace, point: Point, room: int) -> Attempt:
-        body = continuation(self._call, trace, point, self._steering, room)
+    async def _ask_for_rest(self, trace: Trace, point: Point) -> Attempt:
+        body = continuation(self._call, trace, point, self._steering)
         payload = json.dumps(body, separators=(",", ":")).encode()
-        return await self._race(COMPLETIONS, payload).run(elsewhere=True)
+        return await self._race(ENDPOINT, payload).run(elsewhere=True)
 
     async def _count_ourselves(self, trace: Trace) -> None:
         """Say the end of a stream of which only the sum, or [DONE], is missing."""

@@ -26,8 +26,6 @@ class Upstream:
             trust_env=False,  # a proxy variable must not send prompts elsewhere
         )
         self._watches: dict[str, Watch] = {}
-        self.contexts: dict[str, int] = {}
-        """The context lengths of models, in tokens, as far as vLLM has named them."""
 
     async def __aenter__(self) -> Self:
         return self
