@@ -54,7 +54,7 @@ def test_unit_names_are_safe_everywhere() -> None:
 
 
 def test_an_operators_engine_option_wins_over_the_profiles() -> None:
-    plan = example_plan(EXAMPLE.replace("max_model_len: 512", "shutdown_timeout2: 1, dtype: half"))
+    plan = example_plan(EXAMPLE.replace("max_model_len: 512", "dtype: half"))
     args = plan.hosts["serving-1"].replicas[0].args
     assert args["dtype"] == "half"
     assert args["disable_fastapi_docs"] is True

@@ -29,6 +29,7 @@ LEFT_OUT: dict[str, Any] = {
             "environments",
             "debian",
             "certificate",
+            "standing",
             "others",
             "replacements",
             "retiring",

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Annotated, Any, Literal  # Any: one operator serves values of several types
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 import holdfast_profiles
 from holdfast_installer.errors import HoldfastError
@@ -53,7 +53,7 @@ class Vllm(_Data):
     """Environment and engine options of every vLLM unit on this hardware."""
 
     env: dict[str, str]
-    args: dict[str, bool | int | float | str]
+    args: dict[str, JsonValue]
 
 
 class Parameters(_Data):

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     IPvAnyAddress,
     IPvAnyNetwork,
+    JsonValue,
     StringConstraints,
     ValidationInfo,
 )
@@ -40,7 +41,8 @@ MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 SIGNER = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,79}$"
 
 DnsLabel = Annotated[str, StringConstraints(pattern=LABEL)]
-VllmValue = bool | int | float | str
+# Some options take a dictionary; the planner knows which value suits which option.
+VllmValue = JsonValue
 
 # What the platform sets itself: an operator's value would open a door or break the wiring.
 PLATFORM_VLLM_OPTIONS = frozenset(
@@ -89,11 +91,13 @@ def _known_sector(label: str | None) -> str | None:
 
 
 def _vllm_options(options: dict[str, VllmValue]) -> dict[str, VllmValue]:
-    for name in options:
+    for name, value in options.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(f"vLLM options are written like max_model_len; found {name!r}")
         if name in PLATFORM_VLLM_OPTIONS:
             raise ValueError(f"{name} is set by the platform and cannot be set here")
+        if value is None:
+            raise ValueError(f"{name} has no value")
     return options
 
 

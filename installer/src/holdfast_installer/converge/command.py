@@ -12,6 +12,7 @@ from holdfast_installer.converge.lock import LOCK
 from holdfast_installer.converge.run import Applied, apply_plan, capability_names, complain
 from holdfast_installer.errors import Refused
 from holdfast_installer.plan import make_plan
+from holdfast_installer.plan.model_contexts import contexts
 from holdfast_installer.site_file import load_site
 from holdfast_installer.survey.surveying import take_survey
 
@@ -64,7 +65,7 @@ def apply(
             f"no capability {', '.join(unknown)}; there are {', '.join(sorted(capability_names()))}"
         )
     verified = verify(bundle)
-    plan = make_plan(site, take_survey(site), verified.manifest)
+    plan = make_plan(site, take_survey(site), verified.manifest, contexts(verified))
     # Whether the lock is held is for apply_plan to find out: it waits for an apply of ours that was
     # killed and whose last task still runs.
     blockers = tuple(one for one in plan.blockers if one.name != LOCK)

@@ -27,11 +27,14 @@ from holdfast_installer.plan.model_notes import model_notes
 from holdfast_installer.plan.placement import Placement, place
 from holdfast_installer.plan.sizes import Need, need, replica_memory
 from holdfast_installer.plan.steps import steps
+from holdfast_installer.plan.vllm_options import option_findings
 from holdfast_installer.profiles import compose, hardware_profile
 from holdfast_installer.site import SERVICE_NAMES
 from holdfast_installer.survey.facts import FACTS, UNREAD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from holdfast_installer.bundle.manifest import Manifest
     from holdfast_installer.plan.model import Replica
     from holdfast_installer.profiles import EffectiveProfile
@@ -42,8 +45,13 @@ ROOT = "/opt/holdfast"
 PLATFORM = "platform"
 
 
-def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
-    """Decide everything an apply would do, with every blocker; touches nothing."""
+def make_plan(
+    site: Site, survey: Survey, manifest: Manifest, contexts: Mapping[str, int] | None = None
+) -> Plan:
+    """Decide everything an apply would do, with every blocker; touches nothing.
+
+    `contexts` are the models' longest contexts by the digest of their config.json.
+    """
     profile = compose(site)
     digest = manifest.digest()
     upstreams = bool(profile.upstreams_allowed)
@@ -67,6 +75,8 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
         *bundle_blockers(manifest, list(hosts.values())),
     ]
     gateways = _gateways(site)
+    options = tuple(option_findings(site, placement, contexts or {}))
+    blockers += [one for one in options if one.verdict == "fail"]
     target = Target(
         site=site, manifest=manifest, bundle_digest=digest, pools=pools, gateways=gateways
     )
@@ -94,6 +104,7 @@ def make_plan(site: Site, survey: Survey, manifest: Manifest) -> Plan:
             *_notes(survey),
             *model_notes(placement.models, profile),
             *interruptions(list(hosts.values())),
+            *(one for one in options if one.verdict != "fail"),
         ),
     )
 
@@ -181,6 +192,7 @@ def _host_plan(  # noqa: PLR0913, PLR0917 - a host's plan draws on everything th
         firewall=firewall(site, host, _served(site, placement), profile),
         replicas=replicas,
         replacements=replaced,
+        standing=tuple(one.unit for one in placement.standing.on(host.name)),
         others=others,
         retiring=tuple(one for one in others if one.unit not in going),
         # A container shares its machine's clock and may not set it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from holdfast_installer.errors import Finding
 
-VllmValue = bool | int | float | str
+VllmValue = JsonValue
 
 
 class _Part(BaseModel):
@@ -101,8 +101,8 @@ class CertificateNames(_Part):
 class HostPlan(_Part):
     """Everything decided for one host; sizes are in bytes.
 
-    `others` are units that are there and not among the replicas: some are replaced, the `retiring`
-    ones are let go of at the end.
+    `standing` are the units that it has already. `others` are those of them that are not among the
+    replicas: some are replaced, the `retiring` ones are let go of at the end.
     """
 
     name: str
@@ -120,6 +120,7 @@ class HostPlan(_Part):
     firewall: Firewall
     replicas: tuple[Replica, ...]
     replacements: tuple[Replacement, ...]
+    standing: tuple[str, ...]
     others: tuple[Present, ...]
     retiring: tuple[Present, ...]
     chrony_adjust_clock: bool

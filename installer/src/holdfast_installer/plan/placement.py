@@ -226,7 +226,7 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
     vllm = hardware_profile(hardware).vllm if hardware else None
     args = {**(vllm.args if vllm else {}), **model.vllm}
     env = dict(vllm.env) if vllm else {}
-    if isinstance(args.get(KV_BYTES), int):
+    if args.get(KV_BYTES) is not None:
         env.pop(KV_CACHE, None)  # vLLM lets this one win
     if args.get("enforce_eager"):
         # vLLM compiles its logprobs kernel even when told to run eager: the first request that asks

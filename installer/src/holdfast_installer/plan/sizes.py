@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast_installer.plan.vllm_options import number
 from holdfast_installer.profiles import hardware_profile
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def replica_memory(hardware: str, weights: int, args: Mapping[str, VllmValue]) -
     if not hardware.startswith("cpu-"):
         return floor
     cache = float(profile.vllm.env.get(KV_CACHE, "4")) * GIB
-    own = args.get(KV_BYTES)
-    if isinstance(own, int):
+    own = number(args.get(KV_BYTES))
+    if own is not None:
         cache = own
     return floor + weights + int(cache)

@@ -17,7 +17,7 @@ from holdfast_installer.serving.signals import script
 
 if TYPE_CHECKING:
     from holdfast_installer.plan import Plan
-    from holdfast_installer.plan.model import HostPlan, Replacement
+    from holdfast_installer.plan.model import HostPlan
     from holdfast_installer.serving.judging import Figure, Thresholds
     from holdfast_installer.site import Host, Site
 
@@ -158,7 +158,7 @@ def only(plan: Plan, canary: str) -> Plan:
     """Return a plan that starts the canary beside everything, and replaces and ends nothing."""
     return plan.model_copy(
         update={
-            "hosts": {name: _only(host, canary, plan) for name, host in plan.hosts.items()},
+            "hosts": {name: _only(host, canary) for name, host in plan.hosts.items()},
             "pools": tuple(
                 one.model_copy(update={"joining": (), "workers": one.serving}) for one in plan.pools
             ),
@@ -166,14 +166,8 @@ def only(plan: Plan, canary: str) -> Plan:
     )
 
 
-def _only(host: HostPlan, canary: str, plan: Plan) -> HostPlan:
-    there = {url for pool in plan.pools for url in pool.serving}
-    new: dict[str, Replacement] = {each.unit: each for each in host.replacements}
-    kept = tuple(
-        one
-        for one in host.replicas
-        if one.unit == canary or (new[one.unit].begun if one.unit in new else one.url in there)
-    )
+def _only(host: HostPlan, canary: str) -> HostPlan:
+    kept = tuple(one for one in host.replicas if one.unit in {canary, *host.standing})
     return host.model_copy(update={"replicas": kept, "replacements": (), "retiring": ()})
 
 

@@ -215,11 +215,12 @@ def scale_to(
 
 
 def _starting(plan: Plan, model: str) -> dict[str, tuple[str, ...]]:
-    """Return the units of a model that no balancer knows yet, by host."""
-    known = {url for pool in plan.pools for url in pool.serving}
+    """Return the units of a model that do not stand yet, by host."""
     found = {
         name: tuple(
-            one.unit for one in host.replicas if one.model == model and one.url not in known
+            one.unit
+            for one in host.replicas
+            if one.model == model and one.unit not in host.standing
         )
         for name, host in plan.hosts.items()
     }
