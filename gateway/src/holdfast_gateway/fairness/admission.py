@@ -116,8 +116,8 @@ class Fairness:
         if turnstile is None:
             settings = self._settings
             size = size_of(
-                slots=self._part(pool.slots or settings.slots),
-                starting=settings.starting * pool.replicas,
+                slots=self._part(pool.slots or settings.slots * pool.replicas),
+                starting=self._part(settings.starting * pool.replicas),
                 share=settings.short_share,
                 ageing_seconds=settings.ageing_seconds,
                 queue_seconds=(settings.short_queue_seconds, settings.queue_seconds),

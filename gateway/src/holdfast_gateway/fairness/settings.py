@@ -60,9 +60,9 @@ class FairnessSettings(_Strict):
         default=1000, ge=0, description="Most requests that wait for one model in one pool."
     )
     slots: int = Field(
-        default=1024,
+        default=4096,
         ge=1,
-        description="Answers at once in one pool where its model says no slots.",
+        description="Sequences at once for each replica of a model that says no slots.",
     )
     starting: int = Field(
         default=64,

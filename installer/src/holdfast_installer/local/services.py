@@ -132,6 +132,10 @@ def write_gateway(layout: Layout, site: Site, ports: dict[str, int]) -> None:
         "database": layout.usage_database,
         "trust": {"database": layout.trust_database},
         "ledger": str(layout.ledger),
+        "fairness": {
+            **site.fairness.model_dump(mode="json"),
+            "teams": {team.name: team.share.model_dump(mode="json") for team in site.teams},
+        },
         "models": [
             {
                 "id": model.id,
