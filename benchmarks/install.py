@@ -1,4 +1,4 @@
-"""Every figure of the installation: lock, build, verify, lab boot, apply, first token.
+"""Every figure of the installation: lock, build, verify, lab boot, apply.
 
 `.venv/bin/python benchmarks/install.py [--json] [--only MEASUREMENT]... [--keep]`, as root. How to
 read it is in README.md beside this file.
@@ -11,11 +11,9 @@ import shutil
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import yaml
 from figures import Figure, Times, ratio, seconds
 from running import take, tell
 from workshop import (
@@ -25,7 +23,6 @@ from workshop import (
     WORK,
     Applied,
     Bench,
-    NotMeasuredError,
     load,
     refuse_without_lab,
     say,
@@ -33,9 +30,9 @@ from workshop import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-ON_HOST = Path(__file__).with_name("on_host") / "first_token.py"
-VERIFIES, BUILDS, BOOTS, STARTS = 7, 3, 3, 2  # how often what is measured more than once
+VERIFIES, BUILDS, BOOTS = 7, 3, 3  # how often what is measured more than once
 QUIET = 0.15  # share of the machine that others may use while a long single reading is taken
 WORK_DONE = "processor time, which others disturb less than the clock"
 # -n: without it xargs gives every path to one process, and -P2 would say nothing
@@ -126,67 +123,6 @@ def measure_boot(bench: Bench) -> list[Figure]:
     ]
 
 
-def measure_vllm(bench: Bench) -> list[Figure]:
-    """Start the unit of the all-in-one host, cold and warm by turns."""
-    say(f"  {ONE} stands after {bench.apply_to_one.wall}")
-    asked = _unit_of(ONE)
-    runs: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
-    for _ in range(STARTS):
-        for state, readings in runs.items():
-            argument = json.dumps({**asked, "cold": state == "cold"})
-            printed = bench.on_host(ONE, "control-1", ON_HOST, argument)
-            say(f"  {load()}; {state}: {printed.strip()}", markup=False)
-            readings.append(json.loads(printed))
-
-    def times(state: str, ends: str, begins: str = "") -> Times:
-        needed = {ends, begins} - {""}
-        if any(needed - one.keys() for one in runs[state]):
-            raise NotMeasuredError(f"the unit's journal lacks one of {', '.join(sorted(needed))}")
-        return Times(tuple(one[ends] - one.get(begins, 0) for one in runs[state]))
-
-    cold, warm = times("cold", "first_token"), times("warm", "first_token")
-    kept = max(one["still_in_memory"] for one in runs["cold"])
-    pages = f"its files out of the page cache ({kept:.0%} still in it)"
-    made = [
-        seconds("vllm-cold", cold, f"caches of the unit empty, {pages}"),
-        seconds("vllm-warm", warm, "the start after it: caches in place, files in the page cache"),
-        ratio("vllm-warm-ratio", warm, cold, "vllm-cold"),
-        ratio(
-            "vllm-warm-processor",
-            times("warm", "processor"),
-            times("cold", "processor"),
-            f"vllm-cold; {WORK_DONE}",
-        ),
-    ]
-    parts = (
-        ("process", "process", "engine", "exec to the engine's first line: two rounds of imports"),
-        ("worker", "engine", "weights", "from there to loaded weights: the worker's imports"),
-        ("engine", "weights", "engine_ready", "what vLLM calls init engine: KV cache, compilation"),
-    )
-    for name, begins, ends, told in parts:
-        slow = times("cold", ends, begins)
-        made.append(
-            seconds(f"vllm-warm-{name}", times("warm", ends, begins), f"{told}; cold: {slow}")
-        )
-    return made
-
-
-def _unit_of(lab: str) -> dict[str, str]:
-    """Return what the inventory of the last apply says about the first replica."""
-    newest = max((WORK / "journal" / lab).glob("*-apply"))
-    inventory = yaml.safe_load((newest / "inventory.yml").read_text())
-    host = inventory["all"]["hosts"]["control-1"]["host"]
-    replica = host["replicas"][0]
-    return {
-        "unit": replica["unit"],
-        "address": f"https://{host['fqdn']}:{replica['port']}",
-        "model": replica["model"],
-        "model_path": replica["model_path"],
-        "environment": "/opt/holdfast/current/vllm",
-        "tls": "/etc/holdfast/tls",
-    }
-
-
 def measure_apply(bench: Bench) -> list[Figure]:
     """Apply to one host, then to three, then to the same three again."""
     one = bench.apply_to_one
@@ -223,13 +159,11 @@ def _changed(lab: str) -> int:
     return sum(json.loads((newest / "record.json").read_text())["changed"].values())
 
 
-# In this order: vllm uses the host that apply-1 made, apply takes it down.
 MEASUREMENTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "lock": measure_lock,
     "build": measure_build,
     "verify": measure_verify,
     "boot": measure_boot,
-    "vllm": measure_vllm,
     "apply": measure_apply,
 }
 

@@ -31,10 +31,8 @@ MARKS = (
 )
 
 
-def forget(unit: str, folders: list[str]) -> float:
-    """Empty the unit's caches and drop the folders' pages; return the share still in memory."""
-    for entry in Path(f"/var/cache/holdfast-vllm/{unit}").glob("*"):
-        shutil.rmtree(entry)
+def drop(folders: list[str]) -> float:
+    """Give the pages of the folders' files back to the kernel; return the share still in memory."""
     os.sync()  # a page that is not written yet cannot be dropped
     # through the links: the environment that runs is a link to the real one
     files = [
@@ -57,7 +55,7 @@ def forget(unit: str, folders: list[str]) -> float:
     return resident / sum(path.stat().st_size for path in files)
 
 
-def first_token(address: str, model: str, context: ssl.SSLContext) -> None:
+def first_token(address: str, model: str, context: ssl.SSLContext | None) -> None:
     """Ask with streaming and return when the first chunk with text has come."""
     body = json.dumps({"model": model, "prompt": "What", "max_tokens": 1, "stream": True}).encode()
     request = urllib.request.Request(
@@ -112,7 +110,9 @@ def main() -> None:
     subprocess.run(["systemctl", "stop", service], check=True)
     result: dict[str, object] = {}
     if asked["cold"]:
-        kept = forget(asked["unit"], [asked["environment"], asked["model_path"]])
+        for entry in Path(f"/var/cache/holdfast-vllm/{asked['unit']}").glob("*"):
+            shutil.rmtree(entry)
+        kept = drop([asked["environment"], asked["model_path"]])
         result["still_in_memory"] = round(kept, 3)
     context = ssl.create_default_context(cafile=f"{asked['tls']}/ca.pem")
     context.load_cert_chain(f"{asked['tls']}/host.pem", f"{asked['tls']}/host.key")
