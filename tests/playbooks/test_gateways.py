@@ -19,7 +19,7 @@ def defaults(role: str) -> dict[str, Any]:
 
 def edge() -> str:
     text = (ROLES / "edge/templates/haproxy.cfg.j2").read_text()
-    return text[text.index("backend api") : text.index("backend console")]
+    return text[text.index("\nbackend api") : text.index("\nbackend console")]
 
 
 def number(pattern: str, text: str) -> int:
