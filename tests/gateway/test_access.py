@@ -40,8 +40,8 @@ def test_many_wrong_tokens_learn_nothing_and_fill_nothing(gateway: RunningGatewa
     with httpx.Client(base_url=gateway.url, timeout=60) as client:
         for token in kinds.values():
             sent = f"Bearer {token}".strip().encode("latin-1")
-            headers = {b"Authorization": sent}
-            answer = client.post("/v1/chat/completions", json=body, headers=headers)
+            guess = {b"Authorization": sent}
+            answer = client.post("/v1/chat/completions", json=body, headers=guess)
             answers.add((answer.status_code, answer.content))
             assert token not in answer.text or not token
         began = time.monotonic()

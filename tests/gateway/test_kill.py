@@ -102,16 +102,24 @@ class Asked:
 
 
 def ask(
-    gateway: RunningGateway, secret: str, script: Script, *, stream: bool = True, model: str = MODEL
+    gateway: RunningGateway,
+    secret: str,
+    script: Script,
+    *,
+    path: str = "/v1/chat/completions",
+    **more: Any,
 ) -> Asked:
     asked = Asked()
-    messages = [{"role": "user", "content": str(script)}]
-    body = {"model": model, "messages": messages, "stream": stream, "max_tokens": 64}
+    body = {"model": MODEL, "stream": True} | more
+    if path == "/v1/chat/completions":
+        body["messages"] = [{"role": "user", "content": str(script)}]
+    if path != "/v1/responses":
+        body["max_tokens"] = 64
 
     def run() -> None:
         with httpx.stream(
             "POST",
-            f"{gateway.url}/v1/chat/completions",
+            gateway.url + path,
             json=body,
             headers={"Authorization": f"Bearer {secret}"},
             timeout=30,
@@ -161,6 +169,29 @@ def test_a_stream_is_stopped_and_the_replica_is_free(
     assert (row["error_code"], row["completion_tokens"]) == ("stopped", 3)
 
 
+SHAPES = {
+    "/v1/completions": ("prompt", b'data: {"error": {"message": "This agent'),
+    "/v1/responses": ("input", b'event: error\ndata: {"message": "This agent'),
+    "/v1/messages": ("messages", b'event: error\ndata: {"type": "error", "error": {"type": "perm'),
+}
+
+
+@pytest.mark.parametrize("path", SHAPES)
+def test_each_api_is_told_in_its_own_shape(
+    gateway: RunningGateway, upstream: ScriptedUpstream, operator: Operator, path: str
+) -> None:
+    field, shape = SHAPES[path]
+    said: object = str(HANGING)
+    if field == "messages":
+        said = [{"role": "user", "content": said}]
+    asked = ask(gateway, operator.scout, HANGING, path=path, **{field: said})
+    until(lambda: sum(seen.produced for seen in upstream.requests) >= 3)
+    operator.store.kill("agent", "scout")
+    last = asked.join(BOUND).body.strip().rpartition(b"\n\n")[2]
+    assert last.startswith(shape), last
+    until(lambda: upstream.active == 0)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_before_the_first_byte_it_is_a_plain_403(
     gateway: RunningGateway, upstream: ScriptedUpstream, operator: Operator, *, stream: bool
@@ -197,7 +228,8 @@ def test_what_ends_a_key_cuts_off_its_stream(
 def test_nothing_new_begins_until_it_is_lifted(gateway: RunningGateway, operator: Operator) -> None:
     def status(secret: str, model: str = MODEL) -> int:
         body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
-        return gateway.post(body, headers={"Authorization": f"Bearer {secret}"}).status_code
+        answer = gateway.post(body, headers={"Authorization": f"Bearer {secret}"})
+        return int(answer.status_code)
 
     def listed(secret: str) -> list[str]:
         headers = {"Authorization": f"Bearer {secret}"}

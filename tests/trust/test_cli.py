@@ -296,6 +296,12 @@ def test_a_site_bounds_the_life_of_agents(sqlite: Command) -> None:
     sqlite.run(*words, "0", code=2)
     sqlite.run(*words[:-1], code=2)
     sqlite.run("--max-lifetime", "4h", *words, "4")
+    again = ["token", "issue", "scout", "--name", "second", "--expires", "never"]
+    ends = {
+        sqlite.json("--max-lifetime", longest, *again, "--rotate")["expires_at"] - time.time()
+        for longest in ("2h", "never")
+    }
+    assert sorted(ends) == pytest.approx([2 * 3600, 4 * 3600], abs=60)
 
 
 def test_things_are_stopped_listed_and_let_go(trust: Command) -> None:

@@ -616,6 +616,8 @@ def test_a_stricter_bound_shortens_users_tokens_that_are_out_and_no_services(
     store.issue_token("ada", "endless")
     short = store.issue_token("ada", "short", lifetime_seconds=day).expires_at
     store.issue_token("gateway")
+    scope = checked_scope(["infer"], [], ["a/b"])
+    store.create_agent("scout", "ada", lifetime_seconds=7 * day, scope=scope)
     assert store.bound_user_tokens(30 * day) == 2
     assert store.bound_user_tokens(30 * day) == 0
     left = {row["name"]: row for row in store.tokens()}
@@ -629,3 +631,6 @@ def test_a_stricter_bound_shortens_users_tokens_that_are_out_and_no_services(
         if record["event"]["action"] == "token.shorten"
     ]
     assert sorted(shortened) == ["endless", "long"]
+    assert store.bound_user_tokens(day) == 3
+    agents = store.tokens("scout")[0]
+    assert agents["expires_at"] == cast("int", agents["created_at"]) + day

@@ -173,7 +173,8 @@ class Issuance(Transactions):
     def bound_user_tokens(self, longest_seconds: int) -> int:
         """Have no user's token live longer than this since it was issued; return how many did.
 
-        For the day a site's profiles become stricter; tokens of services are left as they are.
+        For the day a site's profiles become stricter. Agents' are bounded as users' are; those of
+        services are left as they are.
         """
         latest = token_table.c.created_at + longest_seconds
         # issuing rounds up: seconds over the bound are no reason for a change
@@ -181,7 +182,7 @@ class Issuance(Transactions):
         too_long = (
             select(token_table, principal_table.c.name.label("owner"))
             .join(principal_table)
-            .where(principal_table.c.kind == "user", token_table.c.revoked_at.is_(None), unbound)
+            .where(principal_table.c.kind != "service", token_table.c.revoked_at.is_(None), unbound)
         )
         with self._read() as connection:
             if connection.execute(too_long).first() is None:

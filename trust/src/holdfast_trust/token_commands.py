@@ -142,10 +142,15 @@ def tell_issued(
 
 
 def _lifetime(settings: Settings, kind: Kind, principal: str, asked: int | None) -> int:
-    """Return the seconds that a token shall live, 0 for ever; a service's know no bound."""
-    if kind != "user":
-        return asked or 0
+    """Return the seconds that a token shall live, 0 for ever; a service's know no bound.
+
+    An agent's end with the agent, whatever is asked for.
+    """
     longest = settings.longest
+    if kind == "service":
+        return asked or 0
+    if kind == "agent":
+        return min(asked or longest, longest) if longest else asked or 0
     if asked is None:
         return min(_USER_LIFETIME, longest or _USER_LIFETIME)
     if longest and (not asked or asked > longest):
