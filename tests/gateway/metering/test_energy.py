@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from gateway_parts import write_config
 from metering_parts import HOST, NOON, row
 from scripted_prometheus import ScriptedPrometheus
 from sqlalchemy import insert, select
 
+from holdfast_gateway.config import load
 from holdfast_gateway.metering import energy
 from holdfast_gateway.metering.capacity import replica_hours
+from holdfast_gateway.metering.command import report
 from holdfast_gateway.metering.monitoring import Monitoring, MonitoringError
+from holdfast_gateway.metering.printing import as_json
 from holdfast_gateway.metering.reports import Energy, Key, Question
 from holdfast_gateway.metering.usage import ENERGY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast_gateway.metering.usage import UsageStore
 
 AT = int(NOON.timestamp())
@@ -132,3 +140,35 @@ def test_replica_hours(store: UsageStore) -> None:
     with ScriptedPrometheus(series) as prometheus:  # type: ignore[arg-type]  # a list of one
         hours = replica_hours(store.engine, Monitoring(prometheus.url), HOUR)
     assert hours == {"org/model": pytest.approx(1.5)}
+
+
+def test_the_report_adds_the_shares_up(store: UsageStore, tmp_path: Path) -> None:
+    store.insert(
+        [
+            row("r1", prompt_tokens=0, cached_tokens=0, completion_tokens=30),
+            row("r2", principal="eve", prompt_tokens=0, cached_tokens=0, completion_tokens=10),
+        ]
+    )
+    drew(store, (HOST, 0, 7200.0), (OTHER, 0, 1800.0))
+    labels = ({"model_name": "org/model"}, [(float(AT + 300 * at), 2.0) for at in range(12)])
+    with ScriptedPrometheus({"num_requests_running": [labels]}) as prometheus:
+        config = load(write_config(tmp_path, "http://127.0.0.1:1", prometheus=prometheus.url))
+        by_user = json.loads(as_json(report(store, config, HOUR)))
+        by_model = json.loads(as_json(report(store, config, replace(HOUR, by=("model",)))))
+    assert [each["energy_wh"] for each in by_user["rows"]] == [1.5, 0.5]
+    assert (by_user["total"]["energy_wh"], by_user["total"]["tokens_per_wh"]) == (2.0, 20.0)
+    assert (by_user["drawn_wh"], by_user["notes"]) == (2.5, [])
+    assert by_user["rows"][0]["tokens_per_replica_hour"] is None
+    assert by_model["rows"][0]["replica_hours"] == 2.0
+    assert by_model["rows"][0]["tokens_per_replica_hour"] == 20.0
+
+
+def test_a_report_without_prometheus_says_so_and_keeps_what_was_known(
+    store: UsageStore, tmp_path: Path
+) -> None:
+    store.insert([row("r1")])
+    drew(store, (HOST, 0, 3600.0))
+    config = load(write_config(tmp_path, "http://127.0.0.1:1", prometheus="http://127.0.0.1:9"))
+    found = report(store, config, HOUR)
+    assert found.rows[0].energy == Energy(pytest.approx(3600.0), 8.0, {"nvml", "rapl"})
+    assert "unknown" in found.notes[0]

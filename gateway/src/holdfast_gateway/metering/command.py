@@ -118,19 +118,17 @@ def report(store: UsageStore, config: Config, question: Question) -> Report:
             hours = replica_hours(store.engine, monitoring, question)
         except MonitoringError as error:
             notes.append(f"what Prometheus has not told before is unknown: {error}")
-    whole = replace(question, by=())
     with store.engine.begin() as connection:
         rows = sums(connection, question)
-        total = next(iter(sums(connection, whole)), None)
+        total = next(iter(sums(connection, replace(question, by=()))), None)
         apportioned = energy.apportion(connection, question)
-        of_all = energy.apportion(connection, whole) if apportioned else {}
         drawn = energy.drawn(connection, question)
     for each in rows:
         each.energy = apportioned.get(each.key)
         if question.by == ("model",) and each.key[0] is not None:
             each.replica_hours = hours.get(each.key[0])
     if total is not None:
-        total.energy = of_all.get(())
+        total.energy = energy.together(apportioned.values())
         total.replica_hours = sum(hours.values()) if hours else None
     if rows and drawn is None and not notes:
         notes.append("energy is unknown: no host told Prometheus of any")

@@ -148,6 +148,17 @@ def apportion(connection: Connection, question: Question) -> dict[Key, Energy]:
     return dict(found)
 
 
+def together(shares: Iterable[Energy]) -> Energy | None:
+    """Return the sum of shares; None of none."""
+    total = None
+    for each in shares:
+        total = total or Energy()
+        total.joules += each.joules
+        total.tokens += each.tokens
+        total.sources |= each.sources
+    return total
+
+
 def drawn(connection: Connection, question: Question) -> float | None:
     """Return the joules of all hosts in the time asked for, idle or not; None if none is known."""
     kept = _kept(connection, question)
@@ -246,8 +257,8 @@ def _rates(
     table = Table(
         "usage_rates",
         MetaData(),
-        Column("host", String(256)),
-        Column("interval", Integer),
+        Column("host", String(256), primary_key=True),
+        Column("interval", Integer, primary_key=True),
         Column("joules", Float),
         Column("source", String(32)),
         prefixes=["TEMPORARY"],

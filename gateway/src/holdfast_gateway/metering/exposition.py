@@ -5,7 +5,7 @@ counters take a lock and build a child each time, and this process counts on one
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -50,6 +50,28 @@ class Gauge:
         """Yield the lines of the text format."""
         yield from _head(self.name, self._text, "gauge")
         yield f"{self.name} {_number(self._read())}"
+
+
+class Gauges:
+    """Numbers by label values that are asked for when somebody looks."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str],
+        read: Callable[[], Iterable[tuple[tuple[str, ...], float]]],
+    ) -> None:
+        self.name = name
+        self._text = text
+        self._labels = tuple(labels)
+        self._read = read
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the text format."""
+        yield from _head(self.name, self._text, "gauge")
+        for labels, value in self._read():
+            yield f"{self.name}{_braces(self._labels, labels)} {_number(value)}"
 
 
 class Histogram:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from holdfast_gateway.metering.exposition import Counter, Gauge, Histogram
+from holdfast_gateway.metering.exposition import Counter, Gauge, Gauges, Histogram
 from holdfast_gateway.metering.record import REFUSED, Closing, Opening
 
 _SECONDS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 30, 60, 120, 300)
@@ -65,9 +65,9 @@ class Meters:
             "Streams that went on from another replica.",
             ("model",),
         )
-        self._gauges: list[Gauge] = []
+        self._gauges: list[Gauge | Gauges] = []
 
-    def watch(self, gauge: Gauge) -> None:
+    def watch(self, gauge: Gauge | Gauges) -> None:
         """Show one more number."""
         self._gauges.append(gauge)
 
@@ -104,7 +104,7 @@ class Meters:
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
-        every: tuple[Counter | Histogram | Gauge, ...] = (
+        every: tuple[Counter | Histogram | Gauge | Gauges, ...] = (
             self._requests,
             self._tokens,
             self._uncounted,

@@ -1,6 +1,5 @@
 """Sums over the usage table, by whatever one wants to know: added up by the database."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
     RowMapping,
     String,
     case,
@@ -136,7 +136,7 @@ def sums(connection: Connection, question: Question) -> list[UsageSum]:
         func.sum(columns.cost).label("cost"),
         func.min(columns.currency).label("currency"),
         func.max(columns.currency).label("currency_too"),
-        *_median_here(dialect),
+        _median(dialect).label("median"),
     ).where(*conditions(question))
     if keys:
         query = query.group_by(*(literal_column(key.name) for key in keys))
@@ -145,9 +145,6 @@ def sums(connection: Connection, question: Question) -> list[UsageSum]:
         if row["requests"]:  # without groups there is one row, even for nothing
             each = _sum(tuple(row[key.name] for key in keys), row)
             found[each.key] = each
-    if dialect == "sqlite":
-        for key, median in _medians(connection, question, keys):
-            found[key].ttft_median_ms = median
     return sorted(
         found.values(), key=lambda each: [(part is None, part or "") for part in each.key]
     )
@@ -168,37 +165,12 @@ def _sum(key: Key, row: RowMapping) -> UsageSum:
         unknown=int(row["unknown"]),
         cost=None if mixed or row["cost"] is None else int(row["cost"]),
         currency=MIXED if mixed else row["currency"],
-        ttft_median_ms=row.get("median"),
+        ttft_median_ms=row["median"],
     )
 
 
-def _median_here(dialect: str) -> list[Label[float]]:
+def _median(dialect: str) -> ColumnElement[float]:
+    """Return the median of the time to the first token; SQLite's is `usage.Median`."""
     if dialect == "sqlite":
-        return []
-    return [func.percentile_cont(0.5).within_group(USAGE.c.ttft_ms).label("median")]
-
-
-def _medians(
-    connection: Connection, question: Question, keys: Sequence[Label[str | None]]
-) -> list[tuple[Key, float]]:
-    """Return the median of each group where the database has no function for it."""
-    ttft = USAGE.c.ttft_ms
-    groups = [key.element for key in keys]
-    ranked = (
-        select(
-            *keys,
-            ttft,
-            func.row_number().over(partition_by=groups or None, order_by=ttft).label("place"),
-            func.count().over(partition_by=groups or None).label("many"),
-        )
-        .where(ttft.is_not(None), *conditions(question))
-        .subquery()
-    )
-    names = [ranked.c[key.name] for key in keys]
-    middle = ranked.c.place.in_([(ranked.c.many + 1) // 2, (ranked.c.many + 2) // 2])
-    query = select(*names, func.avg(ranked.c.ttft_ms)).where(middle).group_by(*names)
-    return [
-        (tuple(row[:-1]), round(row[-1], 3))
-        for row in connection.execute(query)
-        if row[-1] is not None
-    ]
+        return func.median(USAGE.c.ttft_ms, type_=Float)
+    return func.percentile_cont(0.5).within_group(USAGE.c.ttft_ms)

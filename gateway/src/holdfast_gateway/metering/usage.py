@@ -152,7 +152,28 @@ class UsageStore:
         self.engine.dispose()
 
 
+class Median:
+    """The aggregate function that SQLite lacks: half are at most so large."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def step(self, value: float | None) -> None:
+        """Take one value."""
+        if value is not None:
+            self._values.append(value)
+
+    def finalize(self) -> float | None:
+        """Return the middle one, or the mean of the two in the middle."""
+        self._values.sort()
+        many = len(self._values)
+        if not many:
+            return None
+        return (self._values[(many - 1) // 2] + self._values[many // 2]) / 2
+
+
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.create_aggregate("median", 1, Median)
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")  # readers (holdfast-gateway usage) never block us
     cursor.execute("PRAGMA synchronous=FULL")  # a row that was reported written survives power loss
