@@ -13,7 +13,7 @@ from holdfast_installer.plan.blockers import (
     site_blockers,
 )
 from holdfast_installer.plan.firewall import firewall
-from holdfast_installer.plan.generations import interruptions, replacements
+from holdfast_installer.plan.generations import interruptions, replacements, unit_name
 from holdfast_installer.plan.model import (
     CertificateNames,
     DnsRecord,
@@ -215,6 +215,9 @@ def _room(replica: Replica, placement: Placement, facts: HostFacts, needed: Need
     """Say whether a host can hold a replica beside all that it is to hold in the end."""
     weights = {model.id: model.bytes for model in placement.models}.get(replica.model, 0)
     more = replica_memory(placement.hardware[replica.host], weights, replica.args)
+    place = unit_name(replica.model, replica.number)
+    if not placement.devices.room(replica.host, place, replica.args):
+        return False
     memory = facts.memory
     if memory == UNREAD or more > memory.available_bytes:
         return False

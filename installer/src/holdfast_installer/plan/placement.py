@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_installer.errors import Finding
 from holdfast_installer.plan import ports
+from holdfast_installer.plan.devices import Devices
 from holdfast_installer.plan.generations import Standing, generation, unit_name
 from holdfast_installer.plan.model import (
     Joining,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast_installer.bundle.manifest import Artifact, Manifest
+    from holdfast_installer.plan.model import VllmValue
     from holdfast_installer.site import Host, Model, Site
     from holdfast_installer.survey.facts import Survey
 
@@ -48,6 +50,7 @@ class Placement:
     pools: list[Pool] = field(default_factory=list)
     blockers: list[Finding] = field(default_factory=list)
     standing: Standing = field(default_factory=Standing)
+    devices: Devices = field(default_factory=Devices)
 
     def on(self, host: str) -> tuple[Replica, ...]:
         """Return the replicas of one host."""
@@ -235,6 +238,7 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
     if hardware.startswith("cpu-"):
         place = placement.standing.place(host.name, model.id, number)
         bind(placement.survey.host(host.name), place, model.vllm, args, env)
+    env |= _devices(placement, host.name, model, number, args, planned)
     environment = manifest.environments.get(
         hardware_profile(hardware).environment if hardware else ""
     )
@@ -258,6 +262,36 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
         args=args,
         env=env,
     )
+
+
+def _devices(  # noqa: PLR0913, PLR0917 - as the replica
+    placement: Placement,
+    host: str,
+    model: Model,
+    number: int,
+    args: dict[str, VllmValue],
+    planned: PlannedModel | None,
+) -> dict[str, str]:
+    """Return the environment that names a replica's GPUs, or bar the plan."""
+    placement.devices.see(placement.survey.host(host), placement.hardware[host])
+    before = placement.standing.before(host, model.id, number)
+    had = [name for one in before for name in one.devices]
+    others = [
+        name for one in placement.standing.on(host) if one not in before for name in one.devices
+    ]
+    weights = planned.bytes if planned is not None else 0
+    unit = unit_name(model.id, number)
+    given = placement.devices.take(host, unit, args, weights, had, others)
+    if isinstance(given, dict):
+        return given
+    placement.block(
+        "gpu-memory",
+        f"{unit} {given}",
+        "another host in the pool, fewer replicas, or a smaller gpu_memory_utilization for models "
+        "that share a GPU",
+        host,
+    )
+    return {}
 
 
 def _refuse_clashes(placement: Placement) -> None:

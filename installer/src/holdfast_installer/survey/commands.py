@@ -81,7 +81,8 @@ for spec in /etc/holdfast/vllm/*.json; do
   echo "@@${base##*/}"
   sed -n 's/^ *"\\(model\\|commit\\)": "\\(.*\\)",$/\\1 \\2/p' "$spec"
   sed -n 's/^port: /port /p' "$base.yml" 2>/dev/null || true
-  sed -n 's/^[A-Z]*_VISIBLE_DEVICES=/devices /p' "$base.env" 2>/dev/null || true
+  gpus='[A-Z]*_VISIBLE_DEVICES\\|ZE_AFFINITY_MASK'
+  sed -n "s/^\\($gpus\\)=/devices /p" "$base.env" 2>/dev/null || true
 done
 """
 
