@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from holdfast_gateway.access import team_of
-from holdfast_gateway.api.body import ClientGoneError, read_body
+from holdfast_gateway.api.body import read_body
 from holdfast_gateway.api.calls import parse
 from holdfast_gateway.api.credentials import authorization_of
+from holdfast_gateway.api.endpoints import spelled
 from holdfast_gateway.api.errors import (
     ApiError,
     invalid,
@@ -38,7 +39,7 @@ class Inference:
         started = time.perf_counter()
         services = self._services
         request = Request(scope, receive)
-        if request.method != "POST":
+        if request.method != "POST" or not spelled(self._endpoint, scope):
             raise unknown_url(request.method, request.url.path)
         if services.recorder.full:
             raise unavailable(
@@ -48,10 +49,7 @@ class Inference:
         principal = await services.access.authenticate(
             authorization_of(self._endpoint, request.headers)
         )
-        try:
-            body = await read_body(request, services.config.limits)
-        except ClientGoneError:
-            return
+        body = await read_body(request, services.config.limits)
         call = parse(self._endpoint, body)
         model = services.models.get(call.model)
         decision = services.access.may_infer(principal, call.model, model)

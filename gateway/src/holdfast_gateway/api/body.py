@@ -8,10 +8,6 @@ from holdfast_gateway.api.errors import ApiError, invalid
 from holdfast_gateway.config import Limits
 
 
-class ClientGoneError(Exception):
-    """The client left before it had sent its request: there is nobody to answer."""
-
-
 async def read_body(request: Request, limits: Limits) -> bytes:
     """Return the whole body, or raise before more than the limit is held in memory."""
     announced = request.headers.get("content-length", "")
@@ -25,7 +21,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientGoneError
+                    # Gone, or its chunks make no sense: without an answer that would be a 500.
+                    raise invalid("The body does not come to an end.", code="incomplete_body")
                 body += message.get("body", b"")
                 if len(body) > limits.body_bytes:
                     raise _too_large(limits.body_bytes)

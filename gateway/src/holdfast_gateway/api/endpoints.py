@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from starlette.types import Scope
+
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -130,3 +132,12 @@ def shape_of(path: str, headers: Mapping[str, str]) -> Shape:
     if path.startswith(MESSAGES + "/") or "anthropic-version" in headers:
         return Shape.ANTHROPIC
     return Shape.OPENAI
+
+
+def spelled(path: str, scope: Scope) -> bool:
+    """Tell whether a request spells a path as it is, without %2f for a slash.
+
+    What stands in front of the gateway tells paths apart before they are decoded.
+    """
+    raw: bytes = scope.get("raw_path") or path.encode()
+    return raw.partition(b"?")[0] == path.encode()
