@@ -14,6 +14,7 @@ from holdfast_gateway.client import Inflight
 from holdfast_gateway.config import Config, Model
 from holdfast_gateway.drain import Drain
 from holdfast_gateway.fairness.admission import Fairness
+from holdfast_gateway.fairness.gauges import lane_gauges
 from holdfast_gateway.metering.journal import Journal
 from holdfast_gateway.metering.listener import listening
 from holdfast_gateway.metering.opening import open_recorder
@@ -62,6 +63,8 @@ async def running(config: Config) -> AsyncIterator[Services]:
             listening(config.metrics, recorder.meters, in_flight=inflight.__len__),
         ):
             fairness = Fairness(config)
+            for gauges in lane_gauges(fairness):
+                recorder.meters.watch(gauges)
             yield Services(
                 config, access, upstream, recorder, fairness, switches, budgets, inflight
             )

@@ -68,6 +68,18 @@ def test_streams_are_the_same_through_smg(
     assert "authorization" not in seen.headers
 
 
+def test_order_and_cache_salt_reach_the_replica(
+    chain: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    """smg hands on what the gateway says of both, a time in milliseconds included."""
+    asked = {"model": MODEL, "messages": ask()}
+    assert chain.post(asked).status_code == 200
+    assert chain.post({"model": MODEL, "prompt": "Hi"}, "/v1/completions").status_code == 200
+    first, second = (seen.body for seen in upstream.requests[-2:])
+    assert 1_700_000_000_000 < first["priority"] < second["priority"]
+    assert first["cache_salt"] == second["cache_salt"]
+
+
 def test_smg_sends_done_after_a_crash_and_the_gateway_does_not(chain: RunningGateway) -> None:
     chain.look_from_now()
     stream = chain.client().chat.completions.create(
@@ -105,3 +117,39 @@ def test_a_model_that_the_pool_lacks_is_503(chain: RunningGateway) -> None:
     )
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "model_unavailable"
+
+
+TYPED: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/responses", {"model": MODEL, "input": str(Script(tokens=8))}),
+    ("/v1/messages", {"model": MODEL, "messages": ask(tokens=8), "max_tokens": 20}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), TYPED)
+def test_the_other_apis_are_the_same_through_smg(
+    chain: RunningGateway, upstream: ScriptedUpstream, path: str, body: dict[str, Any]
+) -> None:
+    for asked in (body, body | {"stream": True}):
+        direct = httpx.post(upstream.url + path, json=asked).content
+        assert chain.post(asked, path).content == direct
+    seen = upstream.requests[-1].body
+    # smg takes no cache_salt for responses, and writes a priority of 0 there by itself.
+    assert ("cache_salt" in seen) is (path == "/v1/messages")
+    assert seen.get("store") is (False if path == "/v1/responses" else None)
+    counted = {"model": MODEL, "messages": ask()}
+    answer = chain.post(counted, "/v1/messages/count_tokens")
+    assert answer.json()["input_tokens"] == 7
+
+
+@pytest.mark.parametrize(("path", "body"), TYPED)
+def test_a_replica_that_dies_behind_smg_ends_the_other_apis_with_an_error(
+    chain: RunningGateway, path: str, body: dict[str, Any]
+) -> None:
+    script = str(Script(tokens=8, crash_after=3))
+    said = {"input": script} if "input" in body else {"messages": ask(tokens=8, crash_after=3)}
+    answer = chain.post(body | said | {"stream": True}, path)
+    *events, last, _ = answer.text.split("\n\n")
+    assert sum(".delta" in event or "_delta" in event.split("\n")[0] for event in events) == 3
+    assert last.startswith("event: error\ndata: ")
+    assert "[DONE]" not in answer.text
+    assert "127.0.0.1" not in answer.text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from gateway_parts import ADA, EVE, RunningGateway, run_gateway, until
+from gateway_parts import ADA, EVE, RunningGateway, free_port, run_gateway, until
 from scripted_upstream import MODEL, Script, ScriptedUpstream
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ SHORT = Script(tokens=2)
 async def test_a_short_question_does_not_wait_for_eight_long_ones(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
-    with run_gateway(tmp_path / "g", upstream.url, models=models(upstream.url, slots=8)) as gateway:
+    seen = f"127.0.0.1:{free_port()}"
+    with run_gateway(
+        tmp_path / "g", upstream.url, models=models(upstream.url, slots=8), metrics=seen
+    ) as gateway:
         async with client_of(gateway) as client:
             await ask(client, script=SHORT, max_tokens=2)
             long = [asyncio.ensure_future(ask(client, script=LONG)) for _ in range(8)]
@@ -69,6 +72,10 @@ async def test_a_short_question_does_not_wait_for_eight_long_ones(
             assert short.first < 0.5
             assert not any(task.done() for task in long)
             assert upstream.active == 7  # the eighth still waits in turn
+            told = (await client.get(f"http://{seen}/metrics")).text
+            lane = f'{{model="{MODEL}",upstream="{upstream.url}",lane="long"}}'
+            assert f"holdfast_gateway_lane_in_flight{lane} 7\n" in told
+            assert f"holdfast_gateway_lane_queued{lane} 1\n" in told
             ended = await asyncio.gather(*long)
     assert [each.status for each in ended] == [200] * 8
     assert max(each.first or 0 for each in ended) >= 1.4
