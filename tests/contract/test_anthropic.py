@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -189,3 +190,11 @@ def test_a_model_of_another_team(gateway: RunningGateway) -> None:
         client.messages.create(model=OTHERS, max_tokens=8, messages=ask())
         with pytest.raises(anthropic.NotFoundError):
             client.messages.create(model=MODEL, max_tokens=8, messages=ask())
+
+
+def test_models(client: anthropic.Anthropic) -> None:
+    assert [(model.id, model.type) for model in client.models.list()] == [(MODEL, "model")]
+    found = client.models.retrieve(MODEL)
+    assert (found.id, found.display_name, found.created_at.tzinfo) == (MODEL, MODEL, UTC)
+    with pytest.raises(anthropic.NotFoundError):
+        client.models.retrieve(OTHERS)

@@ -1,9 +1,12 @@
-"""The list of models, as far as the asker may use them."""
+"""The list of models, as far as the asker may use them, in OpenAI's or Anthropic's shape."""
+
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from holdfast_gateway.api.credentials import authorization_of
+from holdfast_gateway.api.endpoints import Shape, shape_of
 from holdfast_gateway.api.errors import model_not_found
 from holdfast_gateway.config import Model
 from holdfast_gateway.services import Services
@@ -25,7 +28,11 @@ class Models:
             if access.may_infer(principal, model.id, model).allowed
             and self._services.switches.model(model.id) is None
         ]
-        return JSONResponse({"object": "list", "data": [self._entry(model) for model in allowed]})
+        entries = [self._entry(model, request) for model in allowed]
+        if not _anthropic(request):
+            return JSONResponse({"object": "list", "data": entries})
+        ends = {"first_id": allowed[0].id, "last_id": allowed[-1].id} if allowed else {}
+        return JSONResponse({"data": entries, "has_more": False, **ends})
 
     async def retrieve(self, request: Request) -> JSONResponse:
         """Return one model, or the 404 that does not tell forbidden from missing."""
@@ -39,12 +46,25 @@ class Models:
         barred = self._services.switches.model(model_id)
         if barred is not None:
             raise barred
-        return JSONResponse(self._entry(model))
+        return JSONResponse(self._entry(model, request))
 
-    def _entry(self, model: Model) -> dict[str, object]:
+    def _entry(self, model: Model, request: Request) -> dict[str, object]:
+        created = self._services.started_at
+        if _anthropic(request):
+            since = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            return {
+                "type": "model",
+                "id": model.id,
+                "display_name": model.id,
+                "created_at": since,
+            }
         return {
             "id": model.id,
             "object": "model",
-            "created": self._services.started_at,
+            "created": created,
             "owned_by": "holdfast",
         }
+
+
+def _anthropic(request: Request) -> bool:
+    return shape_of(request.url.path, request.headers) is Shape.ANTHROPIC
