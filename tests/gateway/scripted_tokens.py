@@ -28,13 +28,14 @@ def prompt_ids(script: Script) -> list[int]:
 def script_of(ids: list[int], script: type[Script]) -> tuple[Script, int]:
     """Return the script of a prompt in ids, and how many words were said of it.
 
-    A continuation misbehaves as `crash_again_after` says, and otherwise no more.
+    The continuation of a crash misbehaves as `crash_again_after` says, any other no more.
     """
     tokens, delay, *faults = ids[:7]
     said = len(ids) - 7
     read = dict(zip(_FAULTS, (fault - 1 if fault else None for fault in faults), strict=True))
     if said:
-        read = {"crash_after": read["crash_again_after"]}
+        again = read["crash_again_after"] if said == read["crash_after"] else None
+        read = {"crash_after": again}
     return script(tokens=tokens, delay=delay / 1000, **read), said
 
 

@@ -171,7 +171,8 @@ class Streaming:
             if not view.complete:
                 view.failure = "[DONE] before the end"
             return b""  # sent once, at the end
-        retold, says = data, True
+        retold: bytes | None = data
+        says = True
         if self._retelling is not None:
             try:
                 retold, says = self._retelling.retell(data)
