@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -202,6 +203,35 @@ def test_before_the_first_byte_it_is_a_plain_403(
     asked.join(BOUND)
     assert (asked.status, asked.error["code"]) == (403, "stopped")
     until(lambda: upstream.active == 0)
+
+
+def test_a_client_that_reads_nothing_holds_no_replica(
+    gateway: RunningGateway, upstream: ScriptedUpstream, operator: Operator
+) -> None:
+    script = Script(tokens=100_000)
+    said = [{"role": "user", "content": str(script)}]
+    body = json.dumps({"model": MODEL, "stream": True, "messages": said}).encode()
+    host, _, port = gateway.url.removeprefix("http://").rpartition(":")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect((host, int(port)))
+        client.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+            f"{operator.scout}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        assert client.recv(64).startswith(b"HTTP/1.1 200")
+        until(lambda: _still(upstream))  # every buffer between them is full
+        assert upstream.active == 1
+        operator.store.kill("agent", "scout")
+        until(lambda: upstream.active == 0, BOUND)
+
+
+def _still(upstream: ScriptedUpstream) -> bool:
+    before = upstream.requests[-1].produced
+    time.sleep(0.3)
+    return 0 < before == upstream.requests[-1].produced
 
 
 ENDINGS: dict[str, Callable[[Operator], object]] = {
