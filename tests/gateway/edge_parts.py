@@ -153,7 +153,7 @@ def edge_config(folder: Path, port: int, gateways: list[int]) -> str:
     text, stats = re.subn("/run/haproxy/admin.sock", f"{folder}/admin.sock", text)
     # Times to a third, for the tests' sake: what matters is how they stand to leave_seconds.
     text, often = re.subn("inter 500ms", "inter 160ms", text)
-    text, patience = re.subn("timeout check 2s", "timeout check 660ms", text)
+    text, patience = re.subn("timeout check 2s", "timeout check 1s", text)
     assert (bound, stats, often, patience) == (1, 1, 1, 1)
     return re.sub(r"(?m)^    (user|group|daemon|log /dev/log).*\n", "", text)
 

@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def _both_up(site: Site) -> None:
-    until(lambda: [site.edge.server(number) for number in (1, 2)] == ["UP", "UP"], 15)
+    until(lambda: [site.edge.server(number) for number in (1, 2)] == ["UP", "UP"], 40)
 
 
 @dataclass
@@ -204,7 +204,7 @@ def test_a_frozen_gateway_is_taken_out_within_seconds(site: Site) -> None:
     try:
         began = time.monotonic()
         until(lambda: site.edge.server(1) == "DOWN", 15)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 8
         load = Load(site.edge.url)
         asyncio.run(load.run(lambda: time.sleep(1.5)))
         assert load.troubles == []

@@ -9,8 +9,14 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
-from holdfast_gateway.client import Inflight
+
+class Running(Protocol):
+    """What is being answered."""
+
+    def stop_all(self) -> None:
+        """Tell all of it to end."""
 
 
 class Drain:
@@ -21,7 +27,7 @@ class Drain:
 
     def begin(
         self,
-        inflight: Inflight,
+        running: Running,
         close_door: Callable[[], None],
         *,
         leave_seconds: float,
@@ -32,14 +38,14 @@ class Drain:
         `close_door` stops the listener. Call from the event loop.
         """
         if self.leaving:
-            inflight.stop_all()
+            running.stop_all()
             return
         self.leaving = True
         loop = asyncio.get_running_loop()
 
         def close() -> None:
             close_door()
-            loop.call_later(drain_seconds, inflight.stop_all)
+            loop.call_later(drain_seconds, running.stop_all)
 
         if leave_seconds:
             loop.call_later(leave_seconds, close)
