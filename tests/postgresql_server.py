@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,20 @@ def _binaries() -> Path | None:
     return Path(found).parent if found else None
 
 
+@dataclass
+class Server:
+    """One that a test may stop and start again; calling it makes a new database."""
+
+    make: Callable[[], str]
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+    def __call__(self) -> str:
+        return self.make()
+
+
 @contextmanager
-def postgresql_server() -> Iterator[Callable[[], str]]:
+def postgresql_server() -> Iterator[Server]:
     """Start it and yield a maker of new databases' URLs; skip the test where there is none."""
     binaries = _binaries()
     if binaries is None:
@@ -51,7 +64,14 @@ def postgresql_server() -> Iterator[Callable[[], str]]:
     settings += " -c max_connections=400"
     initdb, pg_ctl = str(binaries / "initdb"), str(binaries / "pg_ctl")
     as_owner(initdb, "-D", data, "-U", owner, "--auth=peer", "-E", "UTF8")
-    as_owner(pg_ctl, "-D", data, "-w", "-l", f"{data}/log", "-o", settings, "start")
+
+    def start() -> None:
+        as_owner(pg_ctl, "-D", data, "-w", "-l", f"{data}/log", "-o", settings, "start")
+
+    def stop() -> None:
+        as_owner(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+
+    start()
     numbers = count()
     try:
         if root:
@@ -64,7 +84,8 @@ def postgresql_server() -> Iterator[Callable[[], str]]:
             )
             return f"postgresql+psycopg:///{name}?host={folder}"
 
-        yield make
+        yield Server(make, start, stop)
     finally:
-        as_owner(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+        if (folder / "data" / "postmaster.pid").exists():
+            stop()
         shutil.rmtree(folder)

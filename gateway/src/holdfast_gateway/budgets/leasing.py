@@ -205,6 +205,7 @@ class Leasing:
         waiting = [each for each in self._waiters if not each.done.done()]
         for waiter in waiting:
             for hold in waiter.holds:
+                hold.account.used_at = now  # nothing is idle that somebody waits with
                 if not hold.account.can_give(hold.amount, wall):
                     needs.setdefault(hold.account.key, []).append(hold.amount)
         keep = self._failing_since is not None
