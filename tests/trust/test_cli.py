@@ -377,6 +377,31 @@ def test_mistakes_say_what_and_what_next(
     assert done.stdout == ""
 
 
+def test_what_was_done_elsewhere_is_noted(sqlite: Command) -> None:
+    told = sqlite.json("ledger", "note", "model.scale", "model=org/one", "why=a = b", "before=1")
+    *_, last = read(sqlite.ledger)
+    assert last["index"] == told["index"]
+    assert last["event"] == {
+        "action": "model.scale",
+        "actor": "lin@ops",
+        "noted": True,
+        "model": "org/one",
+        "why": "a = b",
+        "before": "1",
+    }
+    for wrong in (
+        ("scale",),
+        ("Model.scale",),
+        ("model.scale", "bare"),
+        ("model.scale", "a=1", "a=2"),
+        ("model.scale", "actor=eve"),
+        ("model.scale", "noted="),
+    ):
+        sqlite.run("ledger", "note", *wrong, code=2)
+    *_, still = read(sqlite.ledger)
+    assert still["index"] == told["index"]
+
+
 def test_changes_without_a_ledger_are_refused(sqlite: Command, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from holdfast_trust.cli import main; main()", "user", "add", "a"],
@@ -439,7 +464,7 @@ def test_every_command_is_documented_and_speaks_json() -> None:
         for name in ("identity.md", "ledger.md", "agents.md", "kill.md")
     )
     found = dict(_commands(main))
-    assert len(found) == 30
+    assert len(found) == 31
     assert {path for path in found if f"holdfast-trust {path}" not in text} == set()
     for path, command in found.items():
         options = {option for each in command.params for option in each.opts}

@@ -63,6 +63,7 @@ class Played:
     applied: list[tuple[tuple[str, ...], Plan]] = field(default_factory=list)
     changed: list[tuple[str, ...]] = field(default_factory=list)
     retired: list[str] = field(default_factory=list)
+    recorded: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     fail: str = ""
 
     @property
@@ -75,6 +76,37 @@ class Played:
         done = CliRunner().invoke(command, arguments, catch_exceptions=False)
         return done.exit_code, json.loads(done.stdout) if done.stdout else None
 
+    def converge(
+        self, site: Site, made: Plan, bundle: Path, journal: Path, capabilities: tuple[str, ...]
+    ) -> Applied:
+        del bundle
+        if self.fail == "apply":
+            raise HoldfastError("Apply did not finish.")
+        self.applied.append((capabilities, made))
+        return Applied(
+            site=site.name, release="x", check=False, outcome="done", changed={},
+            failed_hosts={}, seconds=1.0, journal=journal / "one",
+        )  # fmt: skip
+
+    def run_on(self, _: Site, host: Any, command: list[str], *, given: str = "") -> Any:
+        if "workers.py" in command[1]:
+            self.changed.append((command[4], command[6]))
+        elif "SUFFIXES" in given:
+            self.retired.append(f"{command[2]} on {host.name}")
+        elif "rounds" in given:
+            if self.fail == "ask":
+                raise KeyboardInterrupt
+            return _done({"canary": self.canary.model_dump(), "serving": GOOD.model_dump()})
+        else:
+            one, other = self.live.pop(0)
+            return _done({"canary": one.model_dump(), "serving": other.model_dump()})
+        return _done({})
+
+    def record(self, _: Site, action: str, **fields: object) -> None:
+        if self.fail == "record":
+            raise HoldfastError("It cannot be put on the site's ledger.")
+        self.recorded.append((action, fields))
+
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
@@ -82,40 +114,11 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
     state = Played(tmp_path)
     state.site.write_text(EXAMPLE)
 
-    def planned(site: Site, _: Path) -> Plan:
-        return plan(site, memory=state.memory)
-
-    def converged(
-        site: Site, made: Plan, bundle: Path, journal: Path, capabilities: tuple[str, ...]
-    ) -> Applied:
-        del bundle
-        if state.fail == "apply":
-            raise HoldfastError("Apply did not finish.")
-        state.applied.append((capabilities, made))
-        return Applied(
-            site=site.name, release="x", check=False, outcome="done", changed={},
-            failed_hosts={}, seconds=1.0, journal=journal / "one",
-        )  # fmt: skip
-
-    def run_on(_: Site, host: Any, command: list[str], *, given: str = "") -> Any:
-        if "workers.py" in command[1]:
-            state.changed.append((command[4], command[6]))
-        elif "SUFFIXES" in given:
-            state.retired.append(f"{command[2]} on {host.name}")
-        elif "rounds" in given:
-            if state.fail == "ask":
-                raise KeyboardInterrupt
-            answer = {"canary": state.canary.model_dump(), "serving": GOOD.model_dump()}
-            return _done(answer)
-        else:
-            one, other = state.live.pop(0)
-            return _done({"canary": one.model_dump(), "serving": other.model_dump()})
-        return _done({})
-
     for module in (rollout_command, scale_command):
-        monkeypatch.setattr(module, "planned", planned)
-        monkeypatch.setattr(module, "converged", converged)
-    monkeypatch.setattr(canaries, "run_on", run_on)
+        monkeypatch.setattr(module, "record", state.record)
+        monkeypatch.setattr(module, "planned", lambda site, _: plan(site, memory=state.memory))
+        monkeypatch.setattr(module, "converged", state.converge)
+    monkeypatch.setattr(canaries, "run_on", state.run_on)
     monkeypatch.setattr(canaries, "LOOK_SECONDS", 0)
     return state
 
@@ -192,6 +195,15 @@ def test_a_canary_that_holds_goes_on_to_the_rest(played: Played) -> None:
     assert json.loads(line)["figures"] == told["figures"]
 
 
+def test_what_cannot_be_recorded_is_not_done(played: Played) -> None:
+    played.fail = "record"
+    for words in (("rollout", MODEL), ("scale", MODEL, "1")):
+        with pytest.raises(HoldfastError, match="ledger"):
+            played.run(*words)
+    assert played.applied == []
+    assert played.site.read_text() == EXAMPLE
+
+
 def test_a_canary_that_is_worse_is_taken_back_and_the_site_is_as_it_was(played: Played) -> None:
     played.canary = BAD
     with pytest.raises(HoldfastError, match="did worse") as worse:
@@ -206,6 +218,10 @@ def test_a_canary_that_is_worse_is_taken_back_and_the_site_is_as_it_was(played: 
     assert retired.endswith(" on serving-1")
     (line,) = (played.folder / "journal/rollouts.jsonl").read_text().splitlines()
     assert json.loads(line)["outcome"] == "taken back"
+    assert [(action, fields.get("outcome")) for action, fields in played.recorded] == [
+        ("model.canary", None),
+        ("model.rollout", "taken back"),
+    ]
 
 
 @pytest.mark.parametrize("fault", ["apply", "ask"])
@@ -248,6 +264,9 @@ def test_scaling_writes_the_number_and_applies_what_it_needs(played: Played) -> 
     assert [capabilities for capabilities, _ in played.applied] == [REPLICAS]
     (line,) = (played.folder / "journal/scale.jsonl").read_text().splitlines()
     assert json.loads(line)["after"] == 1
+    assert played.recorded == [
+        ("model.scale", {"model": MODEL, "before": 2, "after": 1, "why": "by command"})
+    ]
 
 
 def test_a_dry_run_touches_nothing(played: Played) -> None:

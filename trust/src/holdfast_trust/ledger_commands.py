@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import click
 from holdfast_trust import ledger as ledgers
 from holdfast_trust.terminal import EXIT_REFUSED, Settings, as_json, emit
 
+ACTION = re.compile(r"[a-z]+(\.[a-z_]+)+")
+
 
 @click.group(name="ledger")
 def ledger_group() -> None:
-    """Check the ledger, and hand its checkpoints to a witness."""
+    """Check the ledger, hand its checkpoints to a witness, and note what was done elsewhere."""
 
 
 def _folder(settings: Settings, folder: Path | None) -> Path:
@@ -33,6 +36,27 @@ def checkpoint(settings: Settings, folder: Path | None, as_json: bool) -> None: 
         signed = ledger.checkpoint()
     data = {"origin": signed.origin, "size": signed.size, "root": signed.root.hex()}
     emit({**data, "note": signed.note}, signed.note.rstrip("\n"), as_json=as_json)
+
+
+@ledger_group.command(epilog="holdfast-trust ledger note host.visit host=serving-1 why=disk")
+@click.argument("action")
+@click.argument("fields", nargs=-1, metavar="[NAME=VALUE]...")
+@as_json
+@click.pass_obj
+def note(settings: Settings, action: str, fields: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001 - click
+    """Record what was done by other means: an ACTION like host.visit, and what belongs to it."""
+    if not ACTION.fullmatch(action):
+        raise click.BadParameter("two or more words with dots between them, like host.visit")
+    pairs = [field.partition("=") for field in fields]
+    event = {name: value for name, _, value in pairs}
+    if not all(sign for _, sign, _ in pairs) or len(event) < len(pairs):
+        raise click.BadParameter("each field is NAME=VALUE, and each name is given once")
+    if event.keys() & {"action", "actor", "noted"}:
+        raise click.BadParameter("action, actor and noted are not yours to give")
+    with ledgers.Ledger(_folder(settings, None)) as ledger:
+        # `noted` tells it from what a service records of its own deeds
+        entry = ledger.append({**event, "action": action, "actor": settings.actor, "noted": True})
+    emit({"index": entry.index}, f"recorded as entry {entry.index}", as_json=as_json)
 
 
 @ledger_group.command()

@@ -17,6 +17,7 @@ from holdfast_installer.remote import operator_name
 from holdfast_installer.serving.canary import CAPABILITIES, Canary, choose, only, tell
 from holdfast_installer.serving.converging import REVISION, converged, planned
 from holdfast_installer.serving.judging import Figure, Thresholds, findings, of_prompts
+from holdfast_installer.serving.recording import record
 from holdfast_installer.serving.scale_command import bundle_option, journal_option
 from holdfast_installer.serving.site_edit import Edit, model_of
 from holdfast_installer.site_file import load_site
@@ -153,14 +154,18 @@ def rollout(
         seconds=0.0,
     )
     if canary is not None:
+        told = {"model": model, "revision": wanted, "commit": canary.commit, "unit": canary.unit}
+        record(site, "model.canary", **told)
         figures = _judged(canary, plan, bundle, root, asked, rounds, max_tokens, live, limits)
         against = findings(figures)
         back = bool(against) or canary_only
         if back:
             canary.take_back()
+        outcome: Outcome = "taken back" if against else "canary holds" if back else "rolled out"
+        record(site, "model.rollout", outcome=outcome, **told)
         result = result.model_copy(
             update={
-                "outcome": "taken back" if against else "canary holds",
+                "outcome": outcome,
                 "figures": tuple(figures),
                 "findings": against,
             }
@@ -210,7 +215,7 @@ def _rest(site: Site, edit: Edit | None, bundle: Path, journal: Path) -> dict[st
         edit.write()
     console.print("The canary holds; replacing the rest, one at a time.")
     applied = converged(site, planned(site, bundle), bundle, journal, REVISION)
-    return {"outcome": "rolled out", "journal": applied.journal}
+    return {"journal": applied.journal}
 
 
 def _prompts(path: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from holdfast_installer.console import console, emit, json_option, site_option
 from holdfast_installer.remote import operator_name
 from holdfast_installer.serving.converging import REPLICAS, converged, planned
+from holdfast_installer.serving.recording import record
 from holdfast_installer.serving.scaling import (
     Change,
     Decision,
@@ -185,6 +186,7 @@ def scale_to(
     before = edit.model.replicas
     applied = None
     if not dry_run:
+        record(edit.site, "model.scale", model=model, before=before, after=count, why=why)
         edit.write()
         if edit.differs:
             change = Change(
