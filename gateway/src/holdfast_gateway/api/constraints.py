@@ -11,10 +11,10 @@ from typing import Any
 
 from holdfast_gateway.api.errors import invalid
 
-_FORMATS = ("response_format", "structured_outputs", "text", "output_config")
-_TOOLS = "tools"
 _LARGEST_FORMAT = 64 * 1024
 _LARGEST_TOOLS = 512 * 1024
+_FORMATS = ("response_format", "structured_outputs", "text", "output_config")
+_LARGEST = dict.fromkeys(_FORMATS, _LARGEST_FORMAT) | {"tools": _LARGEST_TOOLS}
 _MOST_VALUES = 1000
 _LONGEST_PATTERN = 4096
 _VALUES = ("enum", "choice")
@@ -23,9 +23,9 @@ _PATTERNS = ("pattern", "regex", "grammar", "whitespace_pattern")
 
 def check(request: Mapping[str, Any]) -> None:  # Any: JSON of a stranger
     """Raise ApiError 400 for a constraint that would take a replica long to prepare."""
-    for field in _FORMATS:
-        _check(field, request.get(field), _LARGEST_FORMAT)
-    _check(_TOOLS, request.get(_TOOLS), _LARGEST_TOOLS)
+    for field, largest in _LARGEST.items():
+        if field in request:
+            _check(field, request[field], largest)
 
 
 def _check(field: str, value: object, largest: int) -> None:

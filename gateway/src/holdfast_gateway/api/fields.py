@@ -6,7 +6,7 @@ docs/capabilities/api.md lists them; what is in no list here passes.
 
 from typing import Any
 
-from holdfast_gateway.api.endpoints import MESSAGES, RESPONSES
+from holdfast_gateway.api.endpoints import ENDPOINTS, MESSAGES, RESPONSES
 from holdfast_gateway.api.errors import ApiError, invalid
 
 # Fields by which the serving side is steered from inside the site. vLLM or smg would obey them.
@@ -63,6 +63,7 @@ _REFUSED_AT: dict[str, dict[str, str]] = {
     },
     MESSAGES: {"mcp_servers": _TOOL_SERVER, "container": _TOOL_SERVER},
 }
+_REFUSED_BY_ENDPOINT = {path: _REFUSED | _REFUSED_AT.get(path, {}) for path in ENDPOINTS}
 _TEMPLATE_OPTIONS = "chat_template_kwargs"
 _TOOLS = {"function", "custom", "namespace"}  # those that the client runs
 _EMBEDDED = {"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"}
@@ -75,16 +76,18 @@ _DEEPEST_CONTENT = 8
 
 def check(endpoint: str, request: dict[str, Any]) -> None:  # Any: JSON of a stranger
     """Raise ApiError 400 for what is refused, take out what is internal."""
-    for field, reason in (_REFUSED | _REFUSED_AT.get(endpoint, {})).items():
-        if request.get(field) not in (None, False):
-            raise _refused(field, reason)
+    refused = _REFUSED_BY_ENDPOINT[endpoint]
+    for field in refused.keys() & request.keys():
+        if request[field] not in (None, False):
+            raise _refused(field, refused[field])
     options = request.get(_TEMPLATE_OPTIONS)
     if isinstance(options, dict) and "chat_template" in options:
         raise _refused(f"{_TEMPLATE_OPTIONS}.chat_template", _CODE)
     for field in INTERNAL_FIELDS & request.keys():
         del request[field]
     for field in _INPUTS:
-        _check_media(field, request.get(field))
+        if field in request:
+            _check_media(field, request[field])
     if endpoint == RESPONSES:
         _check_tools(request)
         request["store"] = False  # by default it is kept, for whoever knows its id
