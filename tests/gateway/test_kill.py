@@ -317,6 +317,26 @@ def test_the_command_is_quick_and_stops_every_gateway(
         assert second.events(1)[0]["error_code"] == "stopped"
 
 
+def test_on_postgresql_it_is_as_quick(
+    tmp_path: Path, upstream: ScriptedUpstream, postgresql: Callable[[], str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    trust = {"database": postgresql()}
+    seeded = trust | {"seed": f"{first}/seed.yml"}
+    with (
+        run_gateway(first, upstream.url, trust=seeded) as one,
+        run_gateway(second, upstream.url, trust=trust) as two,
+        operating(one, tmp_path / "identity") as operator,
+    ):
+        asked = [ask(each, operator.scout, HANGING) for each in (one, two)]
+        until(lambda: sum(seen.produced for seen in upstream.requests) == 6)
+        began = time.monotonic()
+        operator.command("kill", "user", "ada")
+        ended = max(each.join().ended for each in asked)
+        assert [each.error["code"] for each in asked] == ["stopped"] * 2
+        assert ended - began < BOUND
+
+
 def test_it_holds_after_a_restart(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
     with (

@@ -216,7 +216,7 @@ async def test_new_requests_are_barred_while_it_holds(small: Site) -> None:
         questions = {name: await small.question(name) for name in small.secrets}
         small.operator.kill("team", "research", "budget under review")
         small.operator.kill("model", ID)
-        await until(lambda: switches.model(ID) is None)
+        await until(lambda: switches.model(ID) is not None)
         for question in questions.values():
             with pytest.raises(ApiError, match="team 'research' was stopped by the operator") as no:
                 switches.check(question)
@@ -224,7 +224,7 @@ async def test_new_requests_are_barred_while_it_holds(small: Site) -> None:
             assert (no.value.status, no.value.code) == (403, "stopped")
         small.operator.lift("model", ID)
         small.operator.lift("team", "research")
-        await until(lambda: switches.model(ID) is not None)
+        await until(lambda: switches.model(ID) is None)
         for question in questions.values():
             switches.check(question)
 
