@@ -42,6 +42,7 @@ INTERNAL_FIELDS = frozenset(
 _CODE = "code that runs on the server comes with the site, not with a request"
 _LOADED = "the server would load what a stranger wrote"
 _FETCHED = "media are sent in the body, as a data: URL or base64, not by address"
+_SHARED = "it would show a picture that somebody else sent, out of a cache that all share"
 _STATELESS = "nothing is kept between requests here; send the whole conversation as 'input'"
 _TOOL_SERVER = "models here reach no other server; run the tool yourself and send its result"
 
@@ -69,7 +70,7 @@ _TOOLS = {"function", "custom", "namespace"}  # those that the client runs
 _EMBEDDED = {"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"}
 _MEDIA = {"image_url", "video_url", "audio_url", "input_audio", "file_url", "file_id", "file"}
 _INPUTS = ("messages", "input", "prompt", "system")
-_SUSPECT = _EMBEDDED | _MEDIA | {"source"}
+_SUSPECT = _EMBEDDED | _MEDIA | {"source", "uuid"}
 _CONTENTS = ("content", "output")
 _DEEPEST_CONTENT = 8
 
@@ -145,6 +146,8 @@ def _judge(part: dict[str, Any]) -> tuple[str, str] | None:  # Any: JSON of a st
         return None
     if not _EMBEDDED.isdisjoint(part):
         return "", _LOADED
+    if part.get("uuid") is not None:
+        return ".uuid", _SHARED
     for key in _MEDIA & part.keys():
         if not _inline(part[key]):
             return f".{key}", _FETCHED
