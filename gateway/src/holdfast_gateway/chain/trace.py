@@ -1,16 +1,19 @@
 """What a stream has produced so far, to go on from: token ids, and how much of them was seen."""
 
 import json
-import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The key with its quotes bare cannot stand inside a JSON string.
-_IDS = re.compile(rb'"(prompt_)?token_ids":\[([0-9,]*)\]')
-_NO_TEXT = (b'"content":""', b'"text":""')
-_PLAIN = (b'"delta":{"content":', b'"delta":{"role":', b'"text":"')
+# A key with its quotes bare cannot stand inside a JSON string.
+_IDS = b'"token_ids":['
+_PROMPT_IDS = b'"prompt_token_ids":['
+_CHAT_TEXT = b'"delta":{"content":'
+_NO_CHAT_TEXT = b'"content":""'
+_TEXT = b'"text":"'
+_NO_TEXT = b'"text":""'
+_ROLE = b'"delta":{"role":'
 _NO_DELTA = b'"delta":{}'
 _UNFINISHED = b'"finish_reason":null'
 _LONGEST_UNSURE = 64
@@ -58,35 +61,31 @@ class Trace:
         """
         if not self.head:
             self._read_head(event)
-        prompt = usage.get("prompt_tokens")
-        completion = usage.get("completion_tokens")
-        found: bytes | None = None
-        for ids in _IDS.finditer(event):
-            if ids[1]:
-                self._prompt = ids[2]
-                self.prompt_tokens = _count(ids[2])
-            else:
-                found = ids[2]
-        if found is not None:
-            self._ids += found + b"," if found else b""
+        found, seen = _cut(event, _IDS)
+        if not self._prompt:
+            prompt, seen = _cut(seen, _PROMPT_IDS)
+            self._prompt = prompt or b""
+            self.prompt_tokens = _count(self._prompt)
+        added = 0
+        if found:
+            self._ids += found + b","
             added = _count(found)
             self.tokens += added
-        else:
-            added = 0
-        if self.tokens != completion or self.prompt_tokens != prompt:
+        if self.tokens != usage.get("completion_tokens") or self.prompt_tokens != usage.get(
+            "prompt_tokens"
+        ):
             self.exact = False
-        seen = _IDS.sub(rb'"\1token_ids":null', event)
-        self.finished = self.finished or _UNFINISHED not in event
-        if not any(plain in event for plain in _PLAIN):
+        if _UNFINISHED not in event:
+            self.finished = True
+        if not (_CHAT_TEXT in event or _TEXT in event or _ROLE in event):
             # A parser of reasoning or tools reads along: what it makes of tokens cannot be redone.
             self.exact = False
             return seen, self.finished or _NO_DELTA not in event
-        self._remember(added, seen)
+        if _NO_CHAT_TEXT not in seen and _NO_TEXT not in seen:
+            self._remember(added, seen)
         return seen, True
 
     def _remember(self, added: int, event: bytes) -> None:
-        if any(empty in event for empty in _NO_TEXT):
-            return
         if not self._reach and (added == 1 or not self._greedy):
             self._unsure.clear()
             self._sure = self.tokens
@@ -155,6 +154,16 @@ def text_of(event: bytes) -> str:
     choice = json.loads(event)["choices"][0]
     text = choice["delta"].get("content") if "delta" in choice else choice.get("text")
     return text or ""
+
+
+def _cut(event: bytes, key: bytes) -> tuple[bytes | None, bytes]:
+    """Return the ids under a key, None if there are none, and the event with null for them."""
+    at = event.rfind(key)
+    if at < 0:
+        return None, event
+    begin = at + len(key)
+    end = event.index(b"]", begin)
+    return event[begin:end], event[: begin - 1] + b"null" + event[end + 1 :]
 
 
 def _count(ids: bytes) -> int:
