@@ -44,6 +44,14 @@ def test_the_edge_sends_no_more_connections_than_a_gateway_accepts() -> None:
     assert defaults("edge")["edge_gateway_connections"] < server._CONNECTIONS
 
 
+def test_it_is_the_edge_that_closes_idle_connections() -> None:
+    """Else a request could be written to a connection that the gateway closes meanwhile."""
+    from holdfast_gateway import server
+
+    text = (ROLES / "edge/templates/haproxy.cfg.j2").read_text()
+    assert number(r"timeout http-keep-alive (\d+)s", text) < server._IDLE_MILLISECONDS / 1000 / 2
+
+
 def test_nothing_that_was_read_is_sent_again() -> None:
     assert re.findall(r"retry-on (.*)", edge()) == ["conn-failure"]
 

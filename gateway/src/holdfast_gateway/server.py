@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.server import MPServer
 
 from holdfast_gateway.app import Gateway
@@ -22,6 +23,9 @@ _KILL_AFTER_SECONDS = 30  # beyond drain_seconds: errors sent, usage written
 _DOOR_SECONDS = 5.0
 # Above what the edge sends: a connection that is not accepted is a health check not answered.
 _CONNECTIONS = 4096
+# An idle connection is closed by the edge, which is the one to write the next request to it: were
+# we first, that request would be lost. Its clients may be idle for a minute, its pool for less.
+_IDLE_MILLISECONDS = 300_000
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -77,6 +81,7 @@ def serve(config: Config, *, hand_over: bool = False) -> None:
         port=port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=_IDLE_MILLISECONDS),
         websockets=False,
         loop=Loops.uvloop,
         workers=1,
