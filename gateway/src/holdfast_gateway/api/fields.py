@@ -140,11 +140,10 @@ def _search(value: object, depth: int) -> tuple[str, str] | None:
 
 def _judge(part: dict[str, Any]) -> tuple[str, str] | None:  # Any: JSON of a stranger
     kind = part.get("type")
-    if isinstance(kind, str) and kind in _EMBEDDED:
-        return "", _LOADED
-    if _SUSPECT.isdisjoint(part):
+    typed = isinstance(kind, str) and kind in _EMBEDDED
+    if not typed and _SUSPECT.isdisjoint(part):
         return None
-    if not _EMBEDDED.isdisjoint(part):
+    if typed or not _EMBEDDED.isdisjoint(part):
         return "", _LOADED
     if part.get("uuid") is not None:
         return ".uuid", _SHARED
