@@ -9,7 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from gateway_parts import (
     run_gateway,
     until,
 )
-from scripted_upstream import MODEL, Script, ScriptedUpstream
+from scripted_prometheus import ScriptedPrometheus
+from scripted_upstream import MODEL, PROMPT_TOKENS, Script, ScriptedUpstream
 
 from holdfast_trust.ledger import verify
 
@@ -42,8 +43,11 @@ def answers(url: str) -> bool:
 
 def kill(parent: int) -> None:
     """Kill a gateway's processes as the machine's memory killer would: all, and at once."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    for process in (parent, *map(int, children)):
+    family = [parent]
+    for process in family:
+        for threads in Path(f"/proc/{process}/task").glob("*/children"):
+            family += map(int, threads.read_text().split())
+    for process in reversed(family):  # a child that sees its parent go would end in order
         os.kill(process, signal.SIGKILL)
 
 
@@ -224,7 +228,7 @@ def test_usage_sums_up(own_gateway: RunningGateway) -> None:
     gateway = own_gateway
     gateway.post(chat(tokens=3))
     gateway.post(chat(tokens=4, stream=False))
-    gateway.post(chat(tokens=9, crash_after=2))
+    gateway.post(chat(tokens=9, crash_after=2) | {"n": 2})  # which cannot be resumed
     gateway.post(chat() | {"model": OTHERS}, headers={"Authorization": f"Bearer {EVE}"})
     gateway.rows(4)
     command = [*COMMAND, "usage", "--config", str(gateway.config)]
@@ -238,7 +242,7 @@ def test_usage_sums_up(own_gateway: RunningGateway) -> None:
         "error": 1,
         "prompt_tokens": 21,
         "cached_tokens": 8,
-        "completion_tokens": 9,
+        "completion_tokens": 3 + 4 + 2 * 2,
         "unknown": 0,
     }
     eve = ada | {"model": OTHERS, "user": "eve", "requests": 1, "done": 1, "error": 0}
@@ -247,7 +251,7 @@ def test_usage_sums_up(own_gateway: RunningGateway) -> None:
     assert [{name: each[name] for name in ada} for each in rows] == [eve, ada]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     shown = table.splitlines()[2].split()
-    assert shown[:10] == [MODEL, "ada", "3", "0", "1", "0", "21", "8", "9", "0"]
+    assert shown[:10] == [MODEL, "ada", "3", "0", "1", "0", "21", "8", "11", "0"]
 
 
 def test_a_killed_gateway_loses_nothing_that_was_acknowledged(
@@ -261,7 +265,8 @@ def test_a_killed_gateway_loses_nothing_that_was_acknowledged(
         refused = gateway.post({"model": OTHERS, "messages": [{"role": "user", "content": "x"}]})
         url = f"{gateway.url}/v1/chat/completions"
         with httpx.stream("POST", url, json=chat(tokens=9, hang_after=3), headers=AUTH) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # kept: one that is let go of hangs up
+            next(lines)
             running = answer.headers["x-request-id"]
             kill(gateway.process.pid)
         lock.close()
@@ -325,3 +330,36 @@ def test_what_cannot_be_recorded_is_not_served(tmp_path: Path, upstream: Scripte
         gateway.rows(1)
         until(lambda: gateway.post(chat()).status_code == 200)
         gateway.rows(2)
+
+
+def test_the_table_agrees_with_the_replicas_to_the_token(
+    own_gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    gateway = own_gateway
+    for stream in (True, False):
+        gateway.post(chat(stream=stream, tokens=5))
+        gateway.post(chat(stream=stream, tokens=9) | {"n": 2})
+    url = f"{gateway.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=chat(tokens=9, hang_after=4), headers=AUTH) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        for _ in range(4):
+            next(lines)
+    until(lambda: upstream.active == 0)
+    gateway.rows(5)
+    began = min(datetime.fromisoformat(row["time"]).replace(tzinfo=UTC) for row in gateway.rows(5))
+    produced = sum(seen.produced for seen in upstream.requests)
+    assert produced == 2 * (5 + 18) + 4
+    for more, verdict, code in ((0, "agree", 0), (3, "explained", 0), (-1, "differ", 3)):
+        at = began.timestamp() + 0.5
+        counters = {
+            "prompt_tokens": [({"model_name": MODEL}, [(at, float(PROMPT_TOKENS * 5))])],
+            "generation_tokens": [({"model_name": MODEL}, [(at, float(produced + more))])],
+        }
+        with ScriptedPrometheus(counters) as prometheus:
+            config = gateway.folder / "with-prometheus.yml"
+            config.write_text(gateway.config.read_text() + f"prometheus: {prometheus.url}\n")
+            command = [*COMMAND, "usage", "--config", str(config), "--check", "--json"]
+            command += ["--since", began.isoformat(), "--until", "2099-01-01"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = {each["kind"]: each["verdict"] for each in json.loads(done.stdout)}
+        assert (found, done.returncode) == ({"prompt": "agree", "completion": verdict}, code)

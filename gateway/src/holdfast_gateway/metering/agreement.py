@@ -85,7 +85,8 @@ def agreements(
     if since is None:
         since = connection.scalar(select(func.min(columns.time))) or datetime.now(UTC)
         since = since if since.tzinfo else since.replace(tzinfo=UTC)
-    until = question.until or datetime.now(UTC)
+    now = datetime.now(UTC)
+    until = min(question.until or now, now)
     query = (
         select(
             columns.model,
