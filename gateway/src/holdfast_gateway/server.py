@@ -26,6 +26,7 @@ _CONNECTIONS = 4096
 # An idle connection is closed by the edge, which is the one to write the next request to it: were
 # we first, that request would be lost. Its clients may be idle for a minute, its pool for less.
 _IDLE_MILLISECONDS = 300_000
+_HEAD_MILLISECONDS = 30_000
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -75,13 +76,15 @@ def serve(config: Config, *, hand_over: bool = False) -> None:
     """
     host, port = _address(config)
     limits = config.limits
+    # Without an edge before us nobody else ends a client that sends its head byte by byte.
+    idle = _IDLE_MILLISECONDS if hand_over else _HEAD_MILLISECONDS
     server = _Server(
         "holdfast_gateway.app:Gateway",
         address=host,
         port=port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=_IDLE_MILLISECONDS),
+        http1_settings=HTTP1Settings(header_read_timeout=idle),
         websockets=False,
         loop=Loops.uvloop,
         workers=1,
