@@ -46,6 +46,27 @@ wish = {"model": sys.argv[1], "max_tokens": 1, "messages": [{"role": "user", "co
 print(status(os.environ["HF_ENDPOINT"] + "/api/models/" + sys.argv[1]),
       status(os.environ["OPENAI_BASE_URL"] + "/chat/completions", json.dumps(wish).encode()))
 """
+# Streams again and again until one is stopped; prints when, and how much of it had come.
+STREAM = """
+import json, os, sys, time, urllib.error, urllib.request
+headers = {"Authorization": "Bearer " + os.environ["HF_TOKEN"], "Content-Type": "application/json"}
+wish = {"model": sys.argv[1], "max_tokens": 400, "stream": True, "ignore_eos": True,
+        "messages": [{"role": "user", "content": "x"}]}
+code, whole, deadline = None, 0, time.time() + 60
+while code is None and time.time() < deadline:
+    asked = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions",
+                                   data=json.dumps(wish).encode(), headers=headers)
+    events = 0
+    try:
+        for line in urllib.request.urlopen(asked, timeout=60):
+            events += line.startswith(b"data: {")
+            if b'"error"' in line:
+                code = json.loads(line[6:])["error"]["code"]
+            whole += line.startswith(b"data: [DONE]")
+    except urllib.error.HTTPError as error:
+        code = json.loads(error.read())["error"]["code"]
+print(json.dumps({"code": code, "at": time.time(), "whole": whole, "events": events}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +97,32 @@ def test_a_revoked_token_is_refused_within_a_second_by_hub_and_gateway(site: Qui
     assert all(told["answered"].values()), "both services took it before"
     assert set(told["refused"]) == {"hub", "api"}
     assert all(when - revoked < 1 for when in told["refused"].values()), (revoked, told)
+
+
+def test_one_order_ends_what_an_agent_has_in_flight(site: QuickSite) -> None:
+    name = f"scout-{int(time.time())}"
+    words = ("--for", "ada", "--hours-to-live", "1", "--model", STARTER, "--json")
+    made = json.loads(site.operator("agent", "create", name, *words).stdout)
+    seen: list[str] = []
+
+    def stream() -> None:
+        seen.append(site.researcher(STREAM, STARTER, token=made["token"]).stdout)
+
+    streaming = threading.Thread(target=stream)
+    streaming.start()
+    time.sleep(4)
+    site.operator("kill", "agent", name, "--reason", "a test")
+    done = time.time()
+    streaming.join()
+    told = json.loads(seen[0])
+    assert told["code"] == "stopped"
+    assert told["events"] or told["whole"], "it was at work before"
+    assert told["at"] - done < 1, told
+    assert site.researcher(STATUS, STARTER, token=made["token"]).stdout.strip() == "401 403"
+    site.operator("kill", "lift", "agent", name)
+    assert site.researcher(STATUS, STARTER, token=made["token"]).stdout.strip() == "404 200"
+    site.operator("agent", "end", name)
+    assert site.researcher(STATUS, STARTER, token=made["token"]).stdout.strip() == "401 401"
 
 
 @pytest.mark.parametrize(

@@ -100,15 +100,14 @@ class Switches:
         return None
 
     def _watch(self) -> None:
-        while True:
+        while not self._loop.is_closed():
             try:
                 self._look()
-            except TrustError as error:
+            except Exception as error:  # whatever it is: without this thread nothing is stopped
                 if not self._failing:  # once, not five times a second
-                    log.error("the switches cannot be read: %s", error)  # noqa: TRY400  # said by the error itself
+                    known = isinstance(error, TrustError)
+                    log.error("the switches cannot be read: %s", error, exc_info=not known)  # noqa: TRY400  # as known says
                 self._failing = True
-            except RuntimeError:  # the loop was closed under us
-                return
             if self._closing.wait(POLL_SECONDS):
                 return
 
