@@ -25,6 +25,7 @@ def test_every_field_that_is_not_the_clients() -> None:
 
 def test_every_bound() -> None:
     for bound in (
+        calls._DEEPEST,
         calls._MOST_CHOICES,
         calls._MOST_PROMPTS,
         calls._MOST_MESSAGES,

@@ -208,6 +208,18 @@ def test_media_in_the_body_and_addresses_in_words_pass(part: dict[str, Any]) -> 
     assert payload(ask(CHAT, messages=said))["messages"] == said
 
 
+@pytest.mark.parametrize(("depth", "passes"), [(95, True), (110, False), (900, False)])
+def test_a_body_is_so_deep_and_no_deeper(depth: int, *, passes: bool) -> None:
+    value: Any = 1
+    for at in range(depth):
+        value = [value] if at % 2 else {"a": value}
+    if passes:
+        assert payload(ask(CHAT, documents=[value]))["documents"] == [value]
+    else:
+        with pytest.raises(ApiError, match="nested too deeply"):
+            ask(CHAT, documents=[value])
+
+
 def test_contents_are_followed_to_their_end() -> None:
     part: dict[str, Any] = {"type": "image_url", "image_url": "http://10.0.0.1/"}
     for _ in range(30):

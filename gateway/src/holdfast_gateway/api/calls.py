@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from holdfast_gateway.api import constraints, fields
 from holdfast_gateway.api.endpoints import (
@@ -31,6 +31,7 @@ __all__ = [
 T = TypeVar("T")
 
 _LONGEST_NAME = 256
+_DEEPEST = 100  # smg reads 128, and who walks through it here needs no stack of its own
 _MOST_CHOICES = 128
 _MOST_PROMPTS = 2048
 _MOST_MESSAGES = 16384
@@ -176,7 +177,24 @@ def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at 
         raise invalid(f"The body is not valid JSON: {reason}.", code="invalid_json") from error
     if not isinstance(request, dict):
         raise invalid(f"The body must be a JSON object, not {_name(request)}.", code="invalid_json")
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _deeper(request, _DEEPEST):
+        raise invalid("The body is nested too deeply.", code="invalid_json")
     return request
+
+
+def _deeper(request: dict[str, Any], limit: int) -> bool:  # Any: JSON of a stranger
+    """Tell whether lists and objects stand in one another more than so often."""
+    level: list[object] = [request]
+    for _ in range(limit):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else cast("list[object]", each))
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _dump(request: dict[str, Any]) -> bytes:
