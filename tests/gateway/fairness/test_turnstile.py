@@ -131,6 +131,36 @@ async def test_short_ones_without_end_do_not_starve_a_long_one() -> None:
     assert 10 <= bench.clock.now <= 12
 
 
+async def test_what_is_kept_for_short_ones_is_theirs_whoever_waits() -> None:
+    bench = Bench(size(8, ageing_seconds=10, queue_seconds=1000))
+    for _ in range(3):
+        bench.come(LONG, seats=4)
+    await settle()
+    bench.clock.now = 500
+    assert (await bench.come(SHORT)).waited_seconds == 0
+
+
+async def test_what_a_team_took_while_there_was_room_counts_when_there_is_none() -> None:
+    bench = Bench(size(4, share=0))
+    places = [await bench.come(LONG, "first") for _ in range(4)]
+    mine, theirs = bench.come(LONG, "first"), bench.come(LONG, "second")
+    await settle()
+    places[0].leave()
+    await settle()
+    assert (mine.done(), theirs.done()) == (False, True)
+
+
+async def test_who_gives_up_lets_those_behind_pass() -> None:
+    bench = Bench(size(4, share=0))
+    await bench.come(LONG, seats=3)
+    large, small = bench.come(LONG, seats=4), bench.come(LONG)
+    await settle()
+    assert not small.done()  # it does not overtake: the large one would never get in
+    large.cancel()
+    await settle()
+    assert small.done()
+
+
 async def test_a_flood_of_one_team_does_not_hold_up_another() -> None:
     bench = Bench(size(4, share=0))
     flood = [bench.come(LONG, "flood") for _ in range(100)]
@@ -203,8 +233,12 @@ async def test_streams_that_wait_for_their_first_token_are_bounded() -> None:
     whole = [bench.come(LONG) for _ in range(1)]
     await settle()
     assert sum(task.done() for task in streams) == 7
-    assert bench.come(SHORT, stream=True)
+    short = [bench.come(SHORT, stream=True) for _ in range(2)]
     await settle()
+    assert [task.done() for task in short] == [True, False]
+    short[0].result().answered()
+    await settle()
+    assert short[1].done()
     assert not whole[0].done()  # in turn behind the streams of its lane
     streams[0].result().answered()
     streams[0].result().answered()
