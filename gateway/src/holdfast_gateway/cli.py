@@ -6,6 +6,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast_gateway import server, services
+from holdfast_gateway.budgets.command import budgets
 from holdfast_gateway.metering.command import usage
 from holdfast_gateway.metering.schema import SchemaError
 from holdfast_gateway.terminal import config_option, fail, load_config, reason
@@ -42,4 +43,5 @@ def serve(config_file: Path, listen: str | None, *, hand_over: bool) -> None:
     server.serve(config, hand_over=hand_over)
 
 
+main.add_command(budgets)
 main.add_command(usage)

@@ -40,6 +40,7 @@ COMMANDS = {
     "agent": ("holdfast_installer.principals:agent", "Programs that act for a user, for hours."),
     "kill": ("holdfast_installer.principals:kill", "Stop something at once, with all in flight."),
     "usage": ("holdfast_installer.usage_command:usage", "Requests, tokens, cost and energy."),
+    "budget": ("holdfast_installer.budget_command:budget", "What is left of the budgets."),
     "ledger": ("holdfast_installer.principals:ledger", "The site's append-only record."),
     "ca": ("holdfast_installer.principals:ca", "The certificate of the site's own authority."),
     "up": ("holdfast_installer.local.command:up", "Run everything on this machine, without root."),

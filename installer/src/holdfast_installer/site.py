@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 import holdfast_profiles
+from holdfast_installer.site_budgets import Budget, BudgetRules, budget_disagreements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -357,6 +358,8 @@ class Site(Part):
     tariffs: dict[str, Tariff] = Field(
         default_factory=dict, description="By the model's id; tokens of other models cost nothing."
     )
+    budgets: tuple[Budget, ...] = ()
+    budget_rules: BudgetRules = BudgetRules()
     signers: tuple[Signer, ...] = ()
     replicas: tuple[Replica, ...] = ()
     canary: Canary | None = None
@@ -406,6 +409,12 @@ def disagreements(site: Site) -> list[Disagreement]:
         *_host_disagreements(site),
         *_model_disagreements(site),
         *_tariff_disagreements(site),
+        *budget_disagreements(
+            site.budgets,
+            [model.id for model in site.models],
+            [team.name for team in site.teams],
+            site.tariffs,
+        ),
         *_team_disagreements(site),
         *_registry_disagreements(site),
     ]

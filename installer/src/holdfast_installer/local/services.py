@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from holdfast_installer.bundle.durable import write_atomically
+from holdfast_installer.plan.context_tokens import stated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +128,7 @@ def console(layout: Layout, programs: Programs, ports: dict[str, int]) -> Servic
 
 def write_gateway(layout: Layout, site: Site, ports: dict[str, int]) -> None:
     """Write gateway.yml: each model goes to the balancer of its pool."""
+    tariffs = {model: each.model_dump(mode="json") for model, each in site.tariffs.items()}
     document = {
         "listen": f"{LOOPBACK}:{ports['gateway']}",
         "database": layout.usage_database,
@@ -136,9 +138,14 @@ def write_gateway(layout: Layout, site: Site, ports: dict[str, int]) -> None:
             **site.fairness.model_dump(mode="json"),
             "teams": {team.name: team.share.model_dump(mode="json") for team in site.teams},
         },
+        "currency": site.currency,
+        "budgets": [each.model_dump(mode="json", exclude_none=True) for each in site.budgets],
+        "budget_rules": site.budget_rules.model_dump(mode="json"),
         "models": [
             {
                 "id": model.id,
+                "tariff": tariffs.get(model.id),
+                "context_tokens": stated(model.vllm),
                 "upstream": f"http://{LOOPBACK}:{ports[f'balancer-{model.pool}']}",
                 "teams": list(model.teams),
                 "labels": {"jurisdiction": site.jurisdiction, "classification": CLASSIFICATION},

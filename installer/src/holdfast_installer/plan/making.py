@@ -12,6 +12,7 @@ from holdfast_installer.plan.blockers import (
     host_blockers,
     site_blockers,
 )
+from holdfast_installer.plan.context_tokens import with_context
 from holdfast_installer.plan.firewall import firewall
 from holdfast_installer.plan.generations import interruptions, replacements, unit_name
 from holdfast_installer.plan.model import (
@@ -93,7 +94,11 @@ def make_plan(
         hosts=hosts,
         pools=pools,
         gateways=gateways,
-        models=tuple(placement.models),
+        models=tuple(
+            with_context(
+                placement.models, {one.id: one.vllm for one in site.models}, contexts or {}
+            )
+        ),
         dns=tuple(_dns(site)),
         dns_upstreams=tuple(map(str, site.dns.upstreams)) if upstreams else (),
         time_servers=tuple(map(str, site.time.servers)) if upstreams else (),

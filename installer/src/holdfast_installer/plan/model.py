@@ -203,6 +203,7 @@ class PlannedModel(_Part):
     path: str
     bytes: int
     files: tuple[ModelFile, ...]
+    context_tokens: int | None = None
 
 
 class DnsRecord(_Part):
