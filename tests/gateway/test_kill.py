@@ -353,6 +353,21 @@ def test_it_holds_after_a_restart(tmp_path: Path, upstream: ScriptedUpstream) ->
         assert answer["message"].startswith("The team 'research' was stopped by the operator")
 
 
+def test_both_attempts_at_a_late_answer_are_ended(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    with (
+        run_gateway(tmp_path / "one", upstream.url, limits={"ttft_seconds": 0.3}) as gateway,
+        operating(gateway, tmp_path / "identity") as operator,
+    ):
+        asked = ask(gateway, operator.scout, SILENT)
+        until(lambda: upstream.active == 2)
+        operator.store.kill("agent", "scout")
+        assert asked.join(BOUND).error["code"] == "stopped"
+        until(lambda: upstream.active == 0)
+        assert [each["attempts"] for each in gateway.events(1)] == [2]
+
+
 def test_who_waits_for_a_turn_is_stopped_too(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     labels = {"jurisdiction": "de", "classification": "internal"}
     model = {"id": MODEL, "upstream": upstream.url, "teams": ["research"], "labels": labels}
