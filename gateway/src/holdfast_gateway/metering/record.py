@@ -118,7 +118,8 @@ def event_of(opening: Opening, closing: Closing) -> Event:
         "prompt_tokens": closing.prompt_tokens,
         "cached_tokens": closing.cached_tokens,
         "completion_tokens": closing.completion_tokens,
-        "queue_ms": closing.queue_ms,
+        # whole: a ledger writes an event without fractions ten times as fast
+        "queue_ms": None if closing.queue_ms is None else round(closing.queue_ms),
         "replica": closing.replica,
         "attempts": closing.attempts,
         "cost": closing.cost,

@@ -33,6 +33,10 @@ LOCK = "lock"
 
 LONGEST_EVENT_BYTES = 1 << 20
 
+_LARGEST_INTEGER = 2**53 - 1
+_PLAIN = {str, bool, type(None)}
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -54,7 +58,7 @@ class Position:
 def canonical(event: Mapping[str, Any]) -> bytes:  # Any: events are JSON of the writer's choice
     """Return an event as RFC 8785 canonical JSON; `TrustError` if it is not plain JSON."""
     try:
-        data = rfc8785.dumps(dict(event))
+        data = _plain(event) or rfc8785.dumps(dict(event))
     except (rfc8785.CanonicalizationError, ValueError, TypeError, RecursionError) as error:
         raise TrustError("the event cannot be put on the ledger", cause=str(error)) from error
     if len(data) > LONGEST_EVENT_BYTES:
@@ -64,6 +68,28 @@ def canonical(event: Mapping[str, Any]) -> bytes:  # Any: events are JSON of the
             "bodies belong elsewhere, their digest here",
         )
     return data
+
+
+def _plain(event: Mapping[str, Any]) -> bytes | None:
+    """Return the canonical form of an event as most are, in a tenth of the time; else None.
+
+    For names of ASCII and values that are text, whole numbers, true, false, null or lists of text,
+    the standard library's encoder writes what RFC 8785 asks for: it sorts by code point, and
+    escapes only what must be.
+    """
+    for name, value in event.items():
+        if type(name) is not str or not name.isascii():
+            return None
+        kind = type(value)
+        if kind is int:
+            if not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+                return None
+        elif kind is list:
+            if not all(type(each) is str for each in value):
+                return None
+        elif kind not in _PLAIN:
+            return None
+    return _encode(dict(event)).encode()
 
 
 def record(event: bytes, index: int, time: str) -> bytes:
