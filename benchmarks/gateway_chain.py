@@ -100,8 +100,11 @@ def smg(folder: Path, upstream: str) -> Iterator[Way]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, upstream: str) -> Iterator[Way]:
-    """Run the gateway alone, as people do, with a budget that everything is counted against."""
+def gateway(folder: Path, upstream: str, slots: int | None = None) -> Iterator[Way]:
+    """Run the gateway alone, as people do, with a budget that everything is counted against.
+
+    `slots` are the sequences that the replicas work on at once, where that matters.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     labels = {"jurisdiction": "de", "classification": "internal"}
     tokens = [{"name": "benchmark", "secret": TOKEN}]
@@ -113,7 +116,10 @@ def gateway(folder: Path, upstream: str) -> Iterator[Way]:
         "database": f"sqlite:///{folder}/usage.db",
         "trust": {"database": f"sqlite:///{folder}/trust.db", "seed": f"{folder}/seed.yml"},
         "ledger": f"{folder}/ledger",
-        "models": [{"id": MODEL, "upstream": upstream, "teams": ["research"], "labels": labels}],
+        "models": [
+            {"id": MODEL, "upstream": upstream, "teams": ["research"], "labels": labels}
+            | ({} if slots is None else {"slots": slots})
+        ],
         #"budgets": [{"team": "research", "tokens": 1_000_000_000_000, "per": "month"}],
     }
     (folder / "gateway.yml").write_text(yaml.safe_dump(config))
