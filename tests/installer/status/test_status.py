@@ -8,6 +8,7 @@ from site_parts import DATA, example_site
 
 from holdfast_installer.audit.evidence import Observation
 from holdfast_installer.cli import main
+from holdfast_installer.site import TeamPool
 from holdfast_installer.status import hosts
 from holdfast_installer.status.hosts import take_status
 
@@ -100,6 +101,18 @@ def test_a_site_that_runs_has_no_findings(
     seen = take_status(site)
     assert seen.findings == ()
     assert {host.name for host in seen.hosts} == {host.name for host in site.hosts}
+
+
+def test_replicas_of_every_pool_are_missed(
+    site: Site, answering: Callable[[dict[str, Any]], None]
+) -> None:
+    model = site.models[0]
+    further = TeamPool(pool="other", replicas=3, teams=model.teams)
+    answering(replicas_of(site))
+    changed = model.model_copy(update={"pools": (further,)})
+    found = take_status(site.model_copy(update={"models": (changed, *site.models[1:])})).findings
+    told = f"{model.replicas} of {model.replicas + 3} replicas run"
+    assert [finding.detail for finding in found if finding.name == model.id] == [told]
 
 
 def test_a_model_that_was_altered_is_named_with_its_reason(

@@ -124,11 +124,12 @@ def findings(site: Site, hosts: tuple[HostStatus, ...]) -> Iterator[Finding]:
             unit = host.unit(replica.unit)
             running[replica.model] += unit is not None and unit.state == "active"
     for model in site.models:
-        if running[model.id] < model.replicas:
+        wanted = model.replicas + sum(pool.replicas for pool in model.pools)
+        if running[model.id] < wanted:
             yield Finding(
                 name=model.id,
                 verdict="fail",
-                detail=f"{running[model.id]} of {model.replicas} replicas run",
+                detail=f"{running[model.id]} of {wanted} replicas run",
                 fix="holdfast apply",
             )
 
