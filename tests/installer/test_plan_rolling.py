@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from site_parts import COMMIT, DATA, GIB, MODEL, example_site, facts, manifest
 
+from holdfast_installer.converge.unit_files import unit_files
 from holdfast_installer.plan import Plan, make_plan
 from holdfast_installer.survey import facts as f
 from holdfast_installer.survey import parse
@@ -159,6 +160,20 @@ def test_another_option_makes_another_unit() -> None:
     made = plan(text, there=standing(plan()))
     assert len(made.hosts["serving-1"].replacements) == 1
     assert len(made.hosts["serving-2"].replacements) == 1
+
+
+def test_a_release_that_writes_other_units_rolls_too() -> None:
+    hosts = tuple(facts(name) for name in ("control-1", "serving-1", "serving-2"))
+    survey = f.Survey(site="quickstart", taken_at="2026-11-20T08:00:00Z", hosts=hosts)
+    units = {
+        make_plan(example_site(), survey, manifest(), unit_files=digest)
+        .hosts["serving-1"]
+        .replicas[0]
+        .unit
+        for digest in ("", unit_files(), "other")
+    }
+    assert len(units) == 3
+    assert unit_files() == unit_files()
 
 
 def test_the_models_cache_counts_as_the_site_says() -> None:

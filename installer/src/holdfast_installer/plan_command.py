@@ -8,6 +8,7 @@ import click
 
 from holdfast_installer.bundle.verify import verify
 from holdfast_installer.console import console, emit, json_option, site_option
+from holdfast_installer.converge.unit_files import unit_files
 from holdfast_installer.errors import EXIT_REFUSED, Refused
 from holdfast_installer.plan import Plan, make_plan
 from holdfast_installer.plan.model_contexts import contexts
@@ -39,7 +40,7 @@ def plan(*, site_path: Path, bundle_path: Path, as_json: bool) -> None:
         verified = verify(bundle_path)
     with console.status(f"Reading {len(site.hosts)} hosts"):
         seen = take_survey(site)
-    made = make_plan(site, seen, verified.manifest, contexts(verified))
+    made = make_plan(site, seen, verified.manifest, contexts(verified), unit_files())
     emit(made, as_json=as_json, render=_render)
     if made.blockers and as_json:
         raise click.exceptions.Exit(EXIT_REFUSED)

@@ -10,6 +10,7 @@ from holdfast_installer.bundle.verify import verify
 from holdfast_installer.console import console, emit, json_option, site_option
 from holdfast_installer.converge.lock import LOCK
 from holdfast_installer.converge.run import Applied, apply_plan, capability_names, complain
+from holdfast_installer.converge.unit_files import unit_files
 from holdfast_installer.errors import Refused
 from holdfast_installer.plan import make_plan
 from holdfast_installer.plan.model_contexts import contexts
@@ -65,7 +66,7 @@ def apply(
             f"no capability {', '.join(unknown)}; there are {', '.join(sorted(capability_names()))}"
         )
     verified = verify(bundle)
-    plan = make_plan(site, take_survey(site), verified.manifest, contexts(verified))
+    plan = make_plan(site, take_survey(site), verified.manifest, contexts(verified), unit_files())
     # Whether the lock is held is for apply_plan to find out: it waits for an apply of ours that was
     # killed and whose last task still runs.
     blockers = tuple(one for one in plan.blockers if one.name != LOCK)

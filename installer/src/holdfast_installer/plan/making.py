@@ -47,16 +47,21 @@ PLATFORM = "platform"
 
 
 def make_plan(
-    site: Site, survey: Survey, manifest: Manifest, contexts: Mapping[str, int] | None = None
+    site: Site,
+    survey: Survey,
+    manifest: Manifest,
+    contexts: Mapping[str, int] | None = None,
+    unit_files: str = "",
 ) -> Plan:
     """Decide everything an apply would do, with every blocker; touches nothing.
 
-    `contexts` are the models' longest contexts by the digest of their config.json.
+    `contexts` are the models' longest contexts by the digest of their config.json, `unit_files`
+    the digest of what every vLLM unit is written from.
     """
     profile = compose(site)
     digest = manifest.digest()
     upstreams = bool(profile.upstreams_allowed)
-    placement = place(site, survey, manifest, profile.permitted_jurisdictions)
+    placement = place(site, survey, manifest, profile.permitted_jurisdictions, unit_files)
     pools = tuple(placement.pools)
     needs = {host.name: _need(host, placement, manifest) for host in site.hosts}
     hosts = {

@@ -44,6 +44,7 @@ class Placement:
     """Where everything goes, with what stood in the way."""
 
     survey: Survey
+    unit_files: str
     hardware: dict[str, str] = field(default_factory=dict)
     models: list[PlannedModel] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
@@ -62,13 +63,17 @@ class Placement:
 
 
 def place(
-    site: Site, survey: Survey, manifest: Manifest, permitted: tuple[str, ...] | None
+    site: Site,
+    survey: Survey,
+    manifest: Manifest,
+    permitted: tuple[str, ...] | None,
+    unit_files: str = "",
 ) -> Placement:
     """Spread the models' replicas over the hosts of their pools, in the order written.
 
     A replica that stands on one of them already stays there.
     """
-    placement = Placement(survey, standing=Standing(survey))
+    placement = Placement(survey, unit_files, standing=Standing(survey))
     _choose_hardware(site, survey, placement)
     names = [host.name for host in site.hosts]
     settled = {
@@ -243,9 +248,10 @@ def _replica(  # noqa: PLR0913, PLR0917 - one replica is decided by seven things
         hardware_profile(hardware).environment if hardware else ""
     )
     software = environment.requirements if environment is not None else ""
-    unit = unit_name(
-        model.id, number, generation(commit=commit, args=args, env=env, software=software)
+    started_with = generation(
+        commit=commit, args=args, env=env, software=software, unit=placement.unit_files
     )
+    unit = unit_name(model.id, number, started_with)
     port = placement.standing.port(host.name, model.id, number, unit)
     return Replica(
         unit=unit,

@@ -8,6 +8,7 @@ from holdfast_installer.bundle.verify import verify
 from holdfast_installer.console import console
 from holdfast_installer.converge.lock import LOCK
 from holdfast_installer.converge.run import Applied, apply_plan, complain
+from holdfast_installer.converge.unit_files import unit_files
 from holdfast_installer.errors import Refused
 from holdfast_installer.plan import Plan, make_plan
 from holdfast_installer.plan.model_contexts import contexts
@@ -31,7 +32,7 @@ def planned(site: Site, bundle: Path) -> Plan:
         verified = verify(bundle)
     with console.status(f"Reading {len(site.hosts)} hosts"):
         seen = take_survey(site)
-    plan = make_plan(site, seen, verified.manifest, contexts(verified))
+    plan = make_plan(site, seen, verified.manifest, contexts(verified), unit_files())
     # An apply of ours that was killed may hold the lock for a moment yet: apply waits for that.
     blockers = tuple(one for one in plan.blockers if one.name != LOCK)
     if blockers:
