@@ -213,6 +213,16 @@ def test_a_frozen_gateway_is_taken_out_within_seconds(site: Site) -> None:
         os.kill(frozen.worker, signal.SIGCONT)
 
 
+def test_a_frozen_gateway_can_be_restarted(site: Site) -> None:
+    """Its worker cannot close the door, and is not waited for."""
+    gateway = site.gateways[0]
+    frozen = gateway.worker
+    os.kill(frozen, signal.SIGSTOP)
+    assert gateway.stop() < LEAVE + 10
+    assert not alive(frozen)
+    gateway.start()
+
+
 def test_a_worker_whose_main_process_was_killed_gives_up_the_port(site: Site) -> None:
     """Its successor waits for the door to close, instead of failing to start."""
     gateway = site.gateways[0]
