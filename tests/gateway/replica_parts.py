@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import httpx
 import scripted_upstream
@@ -37,7 +37,19 @@ class Balancer:
 
     url: str
     workers: Path
-    process: subprocess.Popen[bytes]
+    command: list[str]
+    log: IO[bytes]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def serve(self, replicas: Sequence[str]) -> None:
         """Give it another list of replicas, by URL."""
@@ -65,10 +77,8 @@ def run_smg(folder: Path, replicas: Sequence[str]) -> Iterator[Balancer]:
     with (folder / "smg.log").open("wb") as log, ExitStack() as stack:
         listed = {"version": 1, "workers": [{"url": url} for url in replicas]}
         workers.write_text(json.dumps(listed))
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        balancer = Balancer(balancer_url, workers, process)
+        balancer = Balancer(balancer_url, workers, command, log)
+        stack.callback(balancer.kill)
         until(lambda: balancer.healthy() == len(replicas), 60)
         yield balancer
 

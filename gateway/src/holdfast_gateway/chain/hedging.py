@@ -14,7 +14,7 @@ from holdfast_gateway.metering.transaction import Transaction
 
 log = logging.getLogger("holdfast.gateway")
 
-_LATER_SECONDS = 0.2
+_A_MOMENT = 0.2
 
 Start = Callable[[bool], Attempt]
 """Makes an attempt that is not yet begun; the argument asks for another replica."""
@@ -23,9 +23,10 @@ Start = Callable[[bool], Attempt]
 class Race:
     """At most two attempts, of which the first to answer wins and the other is cancelled.
 
-    The second is begun when
+    One that nobody took, because the balancer or all its replicas are away, is made anew for
+    `recover_seconds` and counts once. The second is begun when
 
-    - the first is lost, or the balancer has no replica for it and `recover_seconds` are not over;
+    - the first is lost;
     - a stream's first event is not there after `ttft_seconds`;
     - the balancer gives up the replica that has the first, or any of the pool's while it is not
       known which one has it. The first byte of an answer that is no stream is the whole answer, so
@@ -90,30 +91,42 @@ class Race:
             self._hedge("the balancer gave up its replica" if mine else "a replica was given up")
 
     async def _try(self, *, elsewhere: bool) -> Attempt:
+        def first() -> Attempt:
+            self._first = self._start(elsewhere)
+            return self._first
+
+        try:
+            return await self._begun(first)
+        except AttemptFailedError as failure:
+            return await self._rescue(failure)
+
+    async def _begun(self, make: Callable[[], Attempt]) -> Attempt:
+        """Return an attempt that answers, made anew while there is nobody to take it."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._limits.recover_seconds
         while True:
-            self._first = first = self._start(elsewhere)
+            attempt = make()
             self._transaction.attempts += 1
             try:
-                await first.begin()
+                await attempt.begin()
             except AttemptFailedError as failure:
-                first.close()
-                if failure.again is Again.LATER and loop.time() < give_up:
-                    self._transaction.attempts -= 1  # nobody got it
-                    jitter = random.uniform(0.5, 1.5)  # noqa: S311  # so that not all ask at once
-                    await asyncio.sleep(_LATER_SECONDS * jitter)
-                    continue
-                return await self._rescue(failure)
+                attempt.close()
+                if failure.again is not Again.LATER or loop.time() >= give_up:
+                    raise
+                self._transaction.attempts -= 1  # nobody got it
+            except BaseException:
+                attempt.close()
+                raise
             else:
-                return first
+                return attempt
+            await _a_moment()
 
     async def _rescue(self, failure: AttemptFailedError) -> Attempt:
         """Go on with the second attempt after the first has failed; it may be on its way."""
         if self._second is None:
             if failure.again is not Again.ELSEWHERE:
                 raise failure.error
-            self._second = asyncio.ensure_future(self._go_elsewhere())
+            self._second = asyncio.ensure_future(self._go_after_a_moment())
             self._second.add_done_callback(_take_note)
         await asyncio.wait({self._second})
         try:
@@ -128,25 +141,28 @@ class Race:
             self._second = asyncio.ensure_future(self._go_in_turn())
             self._second.add_done_callback(_take_note)
 
+    async def _go_after_a_moment(self) -> Attempt:
+        await _a_moment()  # a balancer that was killed still takes connections for an instant
+        return await self._go_elsewhere()
+
     async def _go_in_turn(self) -> Attempt:
         # Where all are late it is the pool that is slow, and twice the work would not help it.
         async with self._watch.second_attempts:
             return await self._go_elsewhere()
 
     async def _go_elsewhere(self) -> Attempt:
-        second = self._start(True)
-        self._transaction.attempts += 1
-        try:
-            await second.begin()
-        except BaseException:
-            second.close()
-            raise
+        second = await self._begun(lambda: self._start(True))
         if self._won is None and self._patience is not None and not self._patience.expired():
             self._won = second
             self._patience.reschedule(asyncio.get_running_loop().time())
         else:
             second.close()
         return second
+
+
+async def _a_moment() -> None:
+    jitter = random.uniform(0.5, 1.5)  # noqa: S311  # so that not all ask at once
+    await asyncio.sleep(_A_MOMENT * jitter)
 
 
 def _take_note(second: asyncio.Task[Attempt]) -> None:
