@@ -18,6 +18,7 @@ from on_host.first_token import drop, first_token
 from servers import Running, free_port
 from workshop import ROOT, STARTER, STARTER_FOLDER, NotMeasuredError
 
+from holdfast_installer.plan.sizes import KV_CACHE
 from holdfast_installer.profiles import hardware_profile
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Replica:
         self._write("unit.yml", replica)
         self._write("openssl.cnf", replica)
         self._environment = (
-            {"PATH": "/usr/bin:/bin", "HOME": str(self._caches)}
+            # Left to itself vLLM claims nine tenths of the memory, and fails where less is free.
+            {"PATH": "/usr/bin:/bin", "HOME": str(self._caches), KV_CACHE: env[KV_CACHE]}
             if bare
             else {"PATH": "/usr/bin:/bin"} | self._unit_environment(replica)
         )
