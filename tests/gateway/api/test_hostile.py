@@ -58,6 +58,26 @@ def test_a_body_that_does_not_come_is_408(tmp_path: Path, upstream: ScriptedUpst
         assert client.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
+def test_who_never_comes_to_the_point_holds_up_nobody(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    """Two hundred that send a head letter by letter, and two hundred a body."""
+    begun = [connect(gateway) for _ in range(400)]
+    try:
+        for at, client in enumerate(begun):
+            client.sendall(head(1000)[:60] if at % 2 else head(1000) + b"{")
+        assert still_serves(gateway)
+        for at, client in enumerate(begun):
+            client.sendall(b"x" if at % 2 else b" ")
+        assert still_serves(gateway)
+        assert len(upstream.requests) == 2
+    finally:
+        for client in begun:
+            client.close()
+    assert still_serves(gateway)
+    gateway.rows(3)
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_64_mebibytes_are_refused_and_not_kept(
     gateway: RunningGateway, upstream: ScriptedUpstream, *, announced: bool
