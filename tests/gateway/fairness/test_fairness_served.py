@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from gateway_parts import ADA, EVE, RunningGateway, free_port, run_gateway, until
+from replica_parts import run_mocks, run_smg
 from scripted_upstream import MODEL, Script, ScriptedUpstream
 
 if TYPE_CHECKING:
@@ -211,6 +212,17 @@ def test_teams_are_served_by_the_pools_that_name_them(
                     gateway.post(asked, "/v1/completions", headers=headers)
                 assert len(pool.requests) == 3
         assert len(upstream.requests) == 3
+
+
+def test_prompts_still_go_where_their_beginning_was(tmp_path: Path) -> None:
+    """What the gateway writes into each body, a new number each time, does not mislead smg."""
+    with run_mocks(2) as mocks, run_smg(tmp_path, [each.url for each in mocks]) as smg:
+        with run_gateway(tmp_path / "g", smg.url, models=models(smg.url)) as gateway:
+            for turn in range(8):
+                prompt = f"{'A long beginning that all have. ' * 40} {turn}?"
+                asked = {"model": MODEL, "prompt": prompt}
+                assert gateway.post(asked, "/v1/completions").status_code == 200
+        assert sorted(len(mock.requests) for mock in mocks) == [0, 8]
 
 
 async def test_many_streams_are_not_held_up_where_nothing_is_said_of_slots(
