@@ -68,7 +68,8 @@ def _render(made: Plan) -> None:
             soft_wrap=True,
         )
         for one in host.replicas:
-            console.print(f"    {one.unit} serves {one.model} on port {one.port}", soft_wrap=True)
+            verb = "stands by for" if one.standby else "serves"
+            console.print(f"    {one.unit} {verb} {one.model} on port {one.port}", soft_wrap=True)
     console.print("Steps:")
     everyone = tuple(made.hosts)
     for step in made.steps:

@@ -115,6 +115,17 @@ def test_replicas_of_every_pool_are_missed(
     assert [finding.detail for finding in found if finding.name == model.id] == [told]
 
 
+def test_a_standby_that_does_not_run_is_missed(
+    site: Site, answering: Callable[[dict[str, Any]], None]
+) -> None:
+    model = site.models[0]
+    answering(replicas_of(site))
+    changed = model.model_copy(update={"standby": 1})
+    found = take_status(site.model_copy(update={"models": (changed, *site.models[1:])})).findings
+    told = f"{model.replicas} of {model.replicas + 1} replicas run"
+    assert [finding.detail for finding in found if finding.name == model.id] == [told]
+
+
 def test_a_model_that_was_altered_is_named_with_its_reason(
     site: Site, answering: Callable[[dict[str, Any]], None]
 ) -> None:

@@ -124,7 +124,7 @@ def findings(site: Site, hosts: tuple[HostStatus, ...]) -> Iterator[Finding]:
             unit = host.unit(replica.unit)
             running[replica.model] += unit is not None and unit.state == "active"
     for model in site.models:
-        wanted = model.replicas + sum(pool.replicas for pool in model.pools)
+        wanted = model.replicas + model.standby + sum(pool.replicas for pool in model.pools)
         if running[model.id] < wanted:
             yield Finding(
                 name=model.id,
