@@ -146,7 +146,7 @@ class Limits(_Strict):
         description="Without a token, before a stream that can be resumed goes on elsewhere.",
     )
     recover_seconds: float = Field(
-        default=5,
+        default=10,
         ge=0,
         le=3600,
         description="For a balancer to come back, or a pool to have a replica, before a refusal.",
