@@ -26,7 +26,7 @@ from vllm_start import Replica, Start
 from workshop import HOSTS, ONE, ROOT, STARTER, WORK, Bench, NotMeasuredError, load, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ON_HOST = Path(__file__).with_name("on_host")
 STARTS = 2  # of each kind, by turns
@@ -73,30 +73,19 @@ def measure_start(python: Path) -> list[Figure]:
 
 
 def measure_standby(python: Path) -> list[Figure]:
-    """Put a replica that runs into an empty balancer's list, and take it out, again and again."""
+    """Put a replica that runs into the list of a balancer that has none, again and again."""
     folder = WORK / "coldstart"
+    shutil.rmtree(folder / "standby", ignore_errors=True)
     replica = Replica(python, folder / "standby", bare=False)
-    workers = folder / "workers.json"
-    _list(workers)
-    port = free_port()
-    command = [BIN / "smg", "launch", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())]
-    command += ["--backend", "vllm", "--policy", "cache_aware", "--disable-tokenizer-autoload"]
-    command += ["--discovery-provider", "file", "--discovery-file", workers]
-    command += ["--discovery-check-interval-secs", "2", "--worker-startup-check-interval", "1"]
-    tls = folder / "standby"
-    command += ["--client-cert-path", tls / "host.pem", "--client-key-path", tls / "host.key"]
-    command += ["--ca-cert-paths", tls / "ca.pem"]
-    command += ["--history-backend", "none", "--log-level", "warn"]
     joined = []
-    with replica.running() as start, started(command, port, folder / "smg", "/liveness"):
+    with replica.running() as start:
         for _ in range(JOINS):
-            began = time.monotonic()
-            _list(workers, replica.url)
-            _until(partial(_answers, f"http://127.0.0.1:{port}"))
-            joined.append(time.monotonic() - began)
-            _list(workers)
-            _until(lambda: not _answers(f"http://127.0.0.1:{port}"))
+            with _balancer(folder) as address:
+                began = time.monotonic()
+                _list(folder / "workers.json", replica.url)
+                _until(partial(_answers, address))
+                joined.append(time.monotonic() - began)
+            say(f"  {load()}; joined after {joined[-1]:.2f} s", markup=False)
     told = "from the line in the balancer's list to the first token through it"
     return [
         seconds("standby-first-token", Times(tuple(joined)), told),
@@ -107,6 +96,25 @@ def measure_standby(python: Path) -> list[Figure]:
             "starting the same replica, its caches empty",
         ),
     ]
+
+
+@contextlib.contextmanager
+def _balancer(folder: Path) -> Iterator[str]:
+    """Run smg with the flags of the site's and an empty list, for a while already."""
+    workers, tls = folder / "workers.json", folder / "standby"
+    _list(workers)
+    port = free_port()
+    command = [BIN / "smg", "launch", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())]
+    command += ["--backend", "vllm", "--policy", "cache_aware", "--disable-tokenizer-autoload"]
+    command += ["--discovery-provider", "file", "--discovery-file", workers]
+    command += ["--discovery-check-interval-secs", "2", "--worker-startup-check-interval", "1"]
+    command += ["--client-cert-path", tls / "host.pem", "--client-key-path", tls / "host.key"]
+    command += ["--ca-cert-paths", tls / "ca.pem"]
+    command += ["--history-backend", "none", "--log-level", "warn"]
+    with started(command, port, folder / "smg", "/liveness") as running:
+        time.sleep(3)
+        yield running.url
 
 
 def _list(workers: Path, *urls: str) -> None:
