@@ -2,7 +2,8 @@
 
 from enum import IntEnum
 
-from holdfast_gateway.api.calls import EMBEDDINGS, Call
+from holdfast_gateway.api.calls import Call
+from holdfast_gateway.api.endpoints import ENDPOINTS
 from holdfast_gateway.fairness.settings import FairnessSettings
 
 _BYTES_PER_TOKEN = 4
@@ -21,7 +22,7 @@ def lane_of(call: Call, settings: FairnessSettings) -> Lane:
     """Return the lane of a call. An answer without a bound may be long, so it counts as long."""
     if call.size > settings.short_prompt_tokens * _BYTES_PER_TOKEN:
         return Lane.LONG
-    if call.endpoint == EMBEDDINGS:
+    if not ENDPOINTS[call.endpoint].streams:  # vectors, numbers
         return Lane.SHORT
     if call.max_tokens is None:
         return Lane.LONG
@@ -32,7 +33,7 @@ def lane_of(call: Call, settings: FairnessSettings) -> Lane:
 def cost_of(call: Call) -> int:
     """Return what a call is charged to its team's share: estimated tokens, at least one."""
     prompt = call.size // _BYTES_PER_TOKEN
-    if call.endpoint == EMBEDDINGS:
+    if not ENDPOINTS[call.endpoint].streams:  # vectors, numbers
         return prompt + 1
     answer = _UNSAID_ANSWER if call.max_tokens is None else call.max_tokens
     return prompt + answer * seats_of(call) + 1
