@@ -77,7 +77,13 @@ def test_what_was_taken_away_would_not_be_asked_for_again_at_once() -> None:
 
 
 def test_a_window_that_was_not_seen_is_no_idle_model() -> None:
-    told: dict[str, float | None] = {"readings": 20, "waiting": 0.0, "running": 2.0, "ttft": None}
+    told: dict[str, float | None] = {
+        "readings": 20, "waiting": 0.0, "running": 2.0, "ttft": None, "engine_ttft": 0.5,
+    }  # fmt: skip
+    assert read("org/one", 300, told).ttft_seconds == 0.5
+    assert read("org/one", 300, {**told, "ttft": 3.0}).ttft_seconds == 3.0
+    idle = {**told, "engine_ttft": None}
+    assert read("org/one", 300, idle).ttft_seconds is None
     assert read("org/one", 300, told).running == 2.0
     for missing in ({"readings": 9.0}, {"readings": None}, {"waiting": None}):
         with pytest.raises(HoldfastError, match="was not seen"):
@@ -86,7 +92,8 @@ def test_a_window_that_was_not_seen_is_no_idle_model() -> None:
 
 def test_a_models_name_cannot_leave_its_place_in_a_query() -> None:
     for query in queries('a"} or vector(9)', 60).values():
-        assert '{model_name="a\\"} or vector(9)"}' in query
+        assert '="a\\"} or vector(9)"}' in query
+        assert query.count("vector(9)") == query.count('="a\\"} or vector(9)"}')
 
 
 def test_the_history_tells_how_long_a_model_was_left_alone(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def choose(site: Site, plan: Plan, model: str) -> Canary | None:
     if not steps:
         return None
     beside = [(host, each) for host, each in steps if each.beside]
+    beside.sort(key=lambda step: step[1].standby)  # one that users are served by tells more
     if not beside:
         raise Refused(
             f"There is no room for a canary of {model}; nothing was touched.",

@@ -37,16 +37,26 @@ class Load(BaseModel):
 
 
 def queries(model: str, seconds: int) -> dict[str, str]:
-    """Return what Prometheus is asked, by what it tells."""
+    """Return what Prometheus is asked, by what it tells.
+
+    A request waits in its gateway's lane or in vLLM's queue; `ttft` is what users of streams see,
+    `engine_ttft` what vLLM does.
+    """
     of = f"{{model_name={json.dumps(model)}}}"
+    lane = f"{{model={json.dumps(model)}}}"
     window = f"[{seconds}s:{SCRAPE_SECONDS}s]"
-    bucket = f"vllm:time_to_first_token_seconds_bucket{of}"
+    held = f"(sum(holdfast_gateway_lane_queued{lane}) or vector(0))"
     return {
         "readings": f"count_over_time(sum(vllm:num_requests_running{of}){window})",
-        "waiting": f"avg_over_time(sum(vllm:num_requests_waiting{of}){window})",
+        "waiting": f"avg_over_time((sum(vllm:num_requests_waiting{of}) + {held}){window})",
         "running": f"avg_over_time(sum(vllm:num_requests_running{of}){window})",
-        "ttft": f"histogram_quantile(0.95, sum by (le) (rate({bucket}[{seconds}s])))",
+        "ttft": _p95(f"holdfast_gateway_time_to_first_token_seconds_bucket{lane}", seconds),
+        "engine_ttft": _p95(f"vllm:time_to_first_token_seconds_bucket{of}", seconds),
     }
+
+
+def _p95(buckets: str, seconds: int) -> str:
+    return f"histogram_quantile(0.95, sum by (le) (rate({buckets}[{seconds}s])))"
 
 
 def load_of(site: Site, model: str, window_seconds: int) -> Load:
@@ -74,7 +84,7 @@ def read(model: str, window_seconds: int, told: dict[str, float | None]) -> Load
             cause=f"Prometheus has {readings:.0f} readings of it in that time",
             next_command="wait until its replicas have run that long, or give a shorter --window",
         )
-    ttft = told["ttft"]
+    ttft = told["engine_ttft"] if told["ttft"] is None else told["ttft"]
     return Load(
         model=model,
         window_seconds=window_seconds,
