@@ -10,6 +10,7 @@ import jinja2
 import yaml
 
 from holdfast_gateway import config as gateway_configuration
+from holdfast_gateway.metering.tariff import Tariff
 
 COLLECTION = Path(__file__).parents[2] / "playbooks/ansible_collections/holdfast/platform"
 ROLE = COLLECTION / "roles/gateway"
@@ -62,3 +63,21 @@ def test_each_team_goes_to_the_pool_that_the_site_names(tmp_path: Path) -> None:
 
 def test_a_site_without_models_is_read_too(tmp_path: Path) -> None:
     assert read(filled(), tmp_path).models == ()
+
+
+def test_prices_revisions_and_the_door_for_metrics(tmp_path: Path) -> None:
+    prices = {"prompt": "0.5", "cached": None, "completion": "1.25"}
+    config = read(
+        filled(
+            gateway_models=[model(), model(id="org/free")],
+            gateway_pools={"old": 8200},
+            gateway_currency="CHF",
+            gateway_tariffs={"org/model": prices},
+        ),
+        tmp_path,
+    )
+    assert config.models_by_id["org/model"].revision == "3f" * 20
+    assert str(config.models_by_id["org/model"].tariff) == str(Tariff(**prices))
+    assert config.models_by_id["org/free"].tariff is None
+    assert (config.currency, config.metrics) == ("CHF", "127.0.0.1:8121")
+    assert config.prometheus == "http://127.0.0.1:9090"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gateway_parts import until
 from metering_parts import closing, opening, row
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from holdfast_gateway.metering import recorder as module
 from holdfast_gateway.metering.journal import Journal
@@ -161,3 +161,25 @@ def test_what_was_written_leaves_the_spool(store: UsageStore, tmp_path: Path) ->
         recorder.put(Item({"n": at}, row(f"r{at}"), ticket))
     recorder.close(10)
     assert list((tmp_path / "pending").iterdir()) == []
+
+
+def test_a_row_that_the_database_will_never_take_holds_up_no_other(
+    store: UsageStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Strict:
+        def insert(self, rows: Sequence[UsageRow]) -> None:
+            if any(row.request_id == "r3" for row in rows):
+                raise DataError("INSERT", {}, Exception("value too long"))
+            store.insert(rows)
+
+        def known(self, request_ids: Sequence[str]) -> set[str]:
+            return store.known(request_ids)
+
+    events = Events()
+    recorder = Recorder(Strict(), events, 100)
+    for item in items(8):
+        recorder.put(item)
+    recorder.close(10)
+    assert written(store) == 7
+    assert len(events.taken) == 8
+    assert 'usage row refused: value too long: {"request_id": "r3"' in caplog.text

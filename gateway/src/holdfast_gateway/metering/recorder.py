@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from holdfast_gateway.metering.meters import Meters
 from holdfast_gateway.metering.spool import Spool, Ticket
@@ -140,6 +140,10 @@ class Recorder:
         while rows:
             try:
                 self._rows.insert(rows)
+            except DataError:
+                # The database is there and will never take one of them: it must not hold up others.
+                rows = self._without_the_unfit(rows)
+                continue
             except (SQLAlchemyError, OSError) as error:
                 reason = str(error).splitlines()[0]
                 log.error("%d usage rows cannot be written: %s", len(rows), reason)  # noqa: TRY400  # no traceback a second
@@ -147,10 +151,22 @@ class Recorder:
                 return True
             if not self._another_try():
                 for row in rows:
-                    log.error("usage row not written: %s", json.dumps(asdict(row), default=str))
+                    log.error("usage row not written: %s", _text(row))
                 return False
             rows = self._unwritten(rows)
         return True
+
+    def _without_the_unfit(self, rows: list[UsageRow]) -> list[UsageRow]:
+        """Write one by one what can be; return what could not be for another reason."""
+        left = []
+        for row in rows:
+            try:
+                self._rows.insert([row])
+            except DataError as error:
+                log.error("usage row refused: %s: %s", error.orig, _text(row))  # noqa: TRY400  # as above
+            except (SQLAlchemyError, OSError):
+                left.append(row)
+        return left
 
     def _unwritten(self, rows: list[UsageRow]) -> list[UsageRow]:
         """Leave out what a commit wrote whose confirmation was lost."""
@@ -178,3 +194,7 @@ class Recorder:
         if self._closing.is_set():
             time.sleep(_RETRY_SECONDS / 10)
         return True
+
+
+def _text(row: UsageRow) -> str:
+    return json.dumps(asdict(row), default=str)

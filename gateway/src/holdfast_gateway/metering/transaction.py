@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 CLIENT_GONE = 499
 
+_LONGEST_CODE = 64
+_LONGEST_REPLICA = 256
+
 
 class Transaction:
     """Collects what is known about a request and hands it to the recorder, once."""
@@ -124,7 +127,7 @@ class Transaction:
         return Closing(
             status=status,
             state=state,
-            error_code=self.error_code,
+            error_code=_short(self.error_code, _LONGEST_CODE),
             prompt_tokens=tokens.prompt,
             cached_tokens=tokens.cached,
             completion_tokens=tokens.completion,
@@ -132,8 +135,15 @@ class Transaction:
             ttft_ms=ttft,
             itl_ms=itl,
             duration_ms=round((time.perf_counter() - started) * 1000, 3),
-            replica=self.replica,
+            replica=_short(self.replica, _LONGEST_REPLICA),
             attempts=self.attempts,
             cost=cost(tokens, tariff) if tariff is not None and known else None,
             currency=None if tariff is None else self._recorder.currency,
         )
+
+
+def _short(text: str | None, longest: int) -> str | None:
+    """Return what an upstream said as a table takes it: a replica's words are not ours."""
+    if text is None:
+        return None
+    return text[:longest] if text.isprintable() else "unprintable"
