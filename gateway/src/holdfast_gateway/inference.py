@@ -68,7 +68,7 @@ class Inference:
         )
         transaction = Transaction(services.recorder, question)
         if seen is None:
-            transaction.refuse(404)
+            transaction.refuse(404, "model_not_found")
             raise model_not_found(call.model)
         try:
             services.switches.check(question)
