@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from holdfast_gateway.api.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, parse
+from holdfast_gateway.api.endpoints import COUNT_TOKENS, RESPONSES
 from holdfast_gateway.fairness.lanes import Lane, cost_of, lane_of, seats_of
 from holdfast_gateway.fairness.settings import FairnessSettings
 
@@ -17,6 +18,8 @@ def call(endpoint: str = CHAT, **fields: Any) -> Call:
         CHAT: {"messages": [{"role": "user", "content": "Hi"}]},
         COMPLETIONS: {"prompt": "Hi"},
         EMBEDDINGS: {"input": "Hi"},
+        RESPONSES: {"input": "Hi"},
+        COUNT_TOKENS: {"messages": [{"role": "user", "content": "Hi"}]},
     }
     body = {"model": "a/b", **given[endpoint], **fields}
     return parse(endpoint, json.dumps(body).encode())
@@ -35,6 +38,9 @@ def call(endpoint: str = CHAT, **fields: Any) -> Call:
         (call(COMPLETIONS, max_tokens=20, prompt="x" * 500), Lane.LONG),
         (call(EMBEDDINGS), Lane.SHORT),
         (call(EMBEDDINGS, input="x" * 500), Lane.LONG),
+        (call(RESPONSES), Lane.LONG),
+        (call(RESPONSES, max_output_tokens=20), Lane.SHORT),
+        (call(COUNT_TOKENS), Lane.SHORT),
     ],
 )
 def test_the_lane_is_told_by_what_goes_in_and_what_is_asked_for(asked: Call, lane: Lane) -> None:
