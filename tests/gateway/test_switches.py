@@ -202,6 +202,28 @@ async def test_a_team_that_is_not_asked_for_may_be_lost(small: Site) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_the_team_that_pays_may_not_be_lost(small: Site) -> None:
+    """Another team of theirs may use the model too: it was not asked to pay for this."""
+    small.operator.add_member("press", "bea")
+    async with small.watched():
+        running = small.begin(await small.question("bea"))
+        await asyncio.sleep(0.3)
+        small.operator.remove_member("research", "bea")
+        assert "research" in (await ended(running, "key_ended")).message
+
+
+async def test_a_token_that_came_back_does_not_bring_its_answers_back(small: Site) -> None:
+    secret = "a-secret-of-a-seed-file"
+    small.secrets["bea"] = small.operator.issue_token("bea", "seeded", secret=secret).secret
+    async with small.watched():
+        running = small.begin(await small.question("bea"))
+        await asyncio.sleep(0.3)
+        seeded = next(each for each in small.operator.tokens("bea") if each["name"] == "seeded")
+        small.operator.revoke_token(str(seeded["id"]))
+        small.operator.issue_token("bea", "seeded", secret=secret, rotate=True)
+        await ended(running, "key_ended")
+
+
 async def test_who_came_in_by_an_old_proof_is_found_out(small: Site) -> None:
     """The body of a slow client comes after its key was revoked, and the watch has looked."""
     async with small.watched():

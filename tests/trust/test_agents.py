@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import holdfast_profiles
 from holdfast_trust.agents import LONGEST_HOURS
 from holdfast_trust.decisions import ACTIONS, Decisions, Resource
 from holdfast_trust.errors import TrustError
@@ -99,6 +100,7 @@ def test_what_its_owner_loses_it_loses(store: TrustStore, decisions: Decisions, 
         store.kill("user", "ada")
     assert store.examine(secret) == loss
     assert not store.still_valid(before)
+    assert store.agents()[0]["state"] == ("valid" if loss == "stopped" else "owner barred")
     if loss == "disabled":  # the owner comes back: what ended stays ended
         store.set_disabled("ada", disabled=False)
         assert store.examine(secret) == "revoked"
@@ -205,6 +207,13 @@ def test_a_scope_narrowed_is_within_both(one: Scope, two: Scope, verb: str, id_:
     for team in (*NAMES, "ada"):
         assert both.counts(team) == (one.counts(team) and two.counts(team))
     assert one.narrowed(Scope()).included == one.included
+
+
+def test_the_schema_knows_no_agent_that_approves_or_administers() -> None:
+    schema = (holdfast_profiles.folder("policy") / "holdfast.cedarschema").read_text()
+    lines = [line for line in schema.splitlines() if "appliesTo" in line]
+    without = {line.split('"')[1] for line in lines if "Agent" not in line}
+    assert without == {"model:admin", "dataset:admin", "model:approve"}
 
 
 def test_approving_and_administering_are_for_no_agent(decisions: Decisions) -> None:
