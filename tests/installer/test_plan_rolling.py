@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from site_parts import COMMIT, DATA, GIB, MODEL, example_site, facts, manifest
 
+from holdfast_installer import plan_command
 from holdfast_installer.converge.unit_files import unit_files
 from holdfast_installer.plan import Plan, make_plan
 from holdfast_installer.survey import facts as f
@@ -222,3 +223,12 @@ def test_a_host_without_units_has_none() -> None:
     assert parse.replicas(["@@there"]) == ()
     with pytest.raises(KeyError):
         parse.replicas([""])
+
+
+def test_people_are_told_what_takes_whose_place(capsys: pytest.CaptureFixture[str]) -> None:
+    text = EXAMPLE.replace("replicas: 2", "replicas: 1")
+    made = plan(text, there={"serving-1": (old(0),), "serving-2": (old(1),)})
+    plan_command._render(made)
+    said = capsys.readouterr().err
+    assert "replaces holdfast-starter-0-0123abcd, beside it first" in said
+    assert "holdfast-starter-1-0123abcd is drained and stopped" in said

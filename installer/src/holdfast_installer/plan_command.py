@@ -70,6 +70,12 @@ def _render(made: Plan) -> None:
         for one in host.replicas:
             verb = "stands by for" if one.standby else "serves"
             console.print(f"    {one.unit} {verb} {one.model} on port {one.port}", soft_wrap=True)
+        for each in host.replacements:
+            olds = ", ".join(old.unit for old in each.replaces)
+            how = "beside it first" if each.beside else "which ends before it starts"
+            console.print(f"    {each.unit} replaces {olds}, {how}", soft_wrap=True)
+        for going in host.retiring:
+            console.print(f"    {going.unit} is drained and stopped", soft_wrap=True)
     console.print("Steps:")
     everyone = tuple(made.hosts)
     for step in made.steps:
