@@ -95,6 +95,9 @@ class Model(_Strict):
 
     id: str = Field(min_length=1, max_length=256, description="Name clients send: org/name.")
     upstream: UpstreamUrl = Field(description="Base URL of the load balancer of its pool.")
+    ttft_seconds: Seconds | None = Field(
+        default=None, description="Instead of limits.ttft_seconds: for what is slow to begin."
+    )
     replicas: int = Field(default=1, ge=1, description="Replicas behind upstream.")
     slots: int | None = Field(
         default=None, ge=1, description="Sequences they work on at once, all together."

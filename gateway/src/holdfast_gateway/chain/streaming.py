@@ -62,6 +62,8 @@ class Streaming:
         self._limits = limits
         self._transaction = transaction
         self._reply = reply
+        own = None if question.model is None else question.model.ttft_seconds
+        self._ttft = own or limits.ttft_seconds
         self._trace = trace_of(question.call)
         self._view = view_for(question.call, self._trace)
         self._retelling: Retelling | None = None
@@ -107,9 +109,7 @@ class Streaming:
             )
 
         watch = self._upstream.watch(self._base)
-        return Race(
-            start, watch, self._limits, self._transaction, deadline=self._limits.ttft_seconds
-        )
+        return Race(start, watch, self._limits, self._transaction, deadline=self._ttft)
 
     async def _pass(self, attempt: Attempt) -> None:
         self._replica, self._sick = attempt.replica, False

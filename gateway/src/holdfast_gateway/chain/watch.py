@@ -38,6 +38,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._known_sick = _NONE
         self._closed = False
+        self._silent = False
         self.second_attempts = asyncio.Semaphore(_SECOND_ATTEMPTS)
         """Held by who asks a second replica on suspicion, until it answers."""
 
@@ -67,8 +68,11 @@ class Watch:
     async def _ask(self) -> None:
         try:
             self._tell(read_workers(await self._get(self._base + WORKERS_PATH)))
+            self._silent = False
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.warning("%s does not list its workers: %s", self._base, error or "too late")
+            if not self._silent:  # once, not each second
+                log.warning("%s does not list its workers: %s", self._base, error or "too late")
+            self._silent = True
         finally:
             self._task = None
             if not self._closed:
