@@ -149,7 +149,7 @@ def test_the_report_adds_the_shares_up(store: UsageStore, tmp_path: Path) -> Non
             row("r2", principal="eve", prompt_tokens=0, cached_tokens=0, completion_tokens=10),
         ]
     )
-    drew(store, (HOST, 0, 7200.0), (OTHER, 0, 1800.0))
+    drew(store, (HOST, 0, 7200.0), (OTHER, 0, 1800.0), (OTHER, 12, 9999.0))
     labels = ({"model_name": "org/model"}, [(float(AT + 300 * at), 2.0) for at in range(12)])
     with ScriptedPrometheus({"num_requests_running": [labels]}) as prometheus:
         config = load(write_config(tmp_path, "http://127.0.0.1:1", prometheus=prometheus.url))

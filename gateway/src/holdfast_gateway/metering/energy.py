@@ -161,8 +161,13 @@ def together(shares: Iterable[Energy]) -> Energy | None:
 
 def drawn(connection: Connection, question: Question) -> float | None:
     """Return the joules of all hosts in the time asked for, idle or not; None if none is known."""
-    kept = _kept(connection, question)
-    return sum(joules for joules, _source in kept.values()) if kept else None
+    until = None if question.until is None else question.until.timestamp()
+    kept = [
+        joules
+        for (_host, start), (joules, _source) in _kept(connection, question).items()
+        if until is None or start < until
+    ]
+    return sum(kept) if kept else None
 
 
 def _window(connection: Connection, question: Question) -> tuple[int, int] | None:
