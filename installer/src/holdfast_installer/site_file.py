@@ -169,6 +169,8 @@ def _explain(kind: str, message: str, found: object, where: Location) -> str:
 def _example(where: Location) -> str:
     if where and where[-1] == "domain":
         return "lab.internal (lower case, with a dot)"
+    if where and where[-1] == "currency":
+        return "EUR (ISO 4217)"
     if where and where[0] == "models" and where[-1] == "id":
         return "organisation/name"
     return "control-1 (lower case letters, digits and inner hyphens, at most 63)"
