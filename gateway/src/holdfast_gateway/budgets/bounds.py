@@ -58,7 +58,7 @@ def bound(call: Call, context: int | None, rules: BudgetRules) -> Bound:
     if endpoint.generates is Generates.NUMBER:
         return Bound(0, 0, prompts, prompts, context)
     size = call.size * (_TOOLS_FACTOR if call.request.get("tools") else 1)
-    media = sum(_media(call.request.get(field)) for field in _PROMPT_FIELDS)
+    media = sum(_media(call.request[field]) for field in _PROMPT_FIELDS if field in call.request)
     prompt = size + rules.template_tokens + _TOKENS_EACH_INPUT * prompts + media * _MEDIA_TOKENS
     if context is not None:
         prompt = min(prompt, context * prompts)

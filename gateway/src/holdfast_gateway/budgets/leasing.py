@@ -77,6 +77,7 @@ class Leasing:
         self._heard = (0.0, 0.0)  # the database's time, and ours when we heard it
         self._failing_since: float | None = None
         self._asked_at: float | None = None
+        self._looked_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -99,7 +100,7 @@ class Leasing:
         now = self._monotonic()
         for account in self.accounts.values():
             account.used_at = float("-inf")
-        statements = [each.state(now, []) for each in self.accounts.values() if each.due(now)]
+        statements = [each.state(now, ()) for each in self.accounts.values() if each.due(now)]
         if not statements:
             return
         try:
@@ -202,6 +203,7 @@ class Leasing:
         now = self._monotonic()
         wall = self.wall()
         needs: dict[str, list[int]] = {}
+        self._serve(self._waiters, set())  # with what came back since they began to wait
         waiting = [each for each in self._waiters if not each.done.done()]
         for waiter in waiting:
             for hold in waiter.holds:
@@ -209,11 +211,15 @@ class Leasing:
                 if not hold.account.can_give(hold.amount, wall):
                     needs.setdefault(hold.account.key, []).append(hold.amount)
         keep = self._failing_since is not None
-        statements = [
-            account.state(now, needs.get(account.key, []), keep=keep)
-            for account in self.accounts.values()
-            if account.key in needs or account.due(now)
-        ]
+        statements = [self.accounts[key].state(now, needs[key], keep=keep) for key in needs]
+        tick = asyncio.get_running_loop().time()
+        if tick - self._looked_at >= _TICK_SECONDS:  # not for each request that waits
+            self._looked_at = tick
+            statements += [
+                account.state(now, (), keep=keep)
+                for account in self.accounts.values()
+                if account.key not in needs and account.due(now)
+            ]
         if not statements and self._failing_since is None:
             self._forget(now)
             return

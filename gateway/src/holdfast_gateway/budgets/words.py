@@ -38,25 +38,30 @@ def exceeded(account: Account, needed: int, bound: Bound, wall: float, currency:
             "rate_limit_exceeded",
             _SOON_SECONDS if budget.limit else None,
         )
+    kind = "rate_limit_exceeded" if budget.per == "minute" else "insufficient_quota"
+    could = (
+        f"this request could use up to {amount(needed, budget.measure, currency)} (prompt at most "
+        f"{bound.prompt} tokens, completion at most {bound.completion})."
+    )
+    # A client that leaves max_tokens out asks for all that the model can give.
+    smaller = "Ask for less with max_tokens"
+    if needed > budget.limit:
+        told = f"The budget of {words} is too small: {could} {smaller}."
+        return _refusal(told, kind, None)
     spent = max(0, account.others_spent + account.spent)
     held = max(0, budget.limit - spent - max(0, account.left) - max(0, account.free))
     left = max(0, budget.limit - spent - held)
     told = f"The budget of {words} leaves {amount(left, budget.measure, currency)}"
     if held:
-        told += f", and {amount(held, budget.measure, currency)} held by requests in progress"
-    told += (
-        f"; this request could use up to {amount(needed, budget.measure, currency)} (prompt at "
-        f"most {bound.prompt} tokens, completion at most {bound.completion}). "
-    )
-    # A client that leaves max_tokens out asks for all that the model can give.
-    smaller = "Ask for less with max_tokens"
-    kind = "rate_limit_exceeded" if budget.per == "minute" else "insufficient_quota"
-    if needed > budget.limit:
-        return _refusal(f"{told}It is more than the whole budget. {smaller}.", kind, None)
+        told += f", beside {amount(held, budget.measure, currency)} held by requests in progress"
+    told += f"; {could} "
+    retry_after = max(1, math.ceil(account.ends - wall))
     if spent + needed <= budget.limit:
-        return _refusal(f"{told}Try again in a moment, or ask for less.", kind, _SOON_SECONDS)
-    told += f"It is renewed at {stamp(account.ends)}. {smaller}, or later."
-    return _refusal(told, kind, max(1, math.ceil(account.ends - wall)))
+        told += "Try again in a moment, or ask for less."
+        retry_after = min(retry_after, _SOON_SECONDS)
+    else:
+        told += f"It is renewed at {stamp(account.ends)}. {smaller}, or later."
+    return _refusal(told, kind, retry_after, _left(account, wall))
 
 
 def headers(accounts: Iterable[Account], wall: float, currency: str) -> Headers:
@@ -77,16 +82,23 @@ def headers(accounts: Iterable[Account], wall: float, currency: str) -> Headers:
             )
             found.append((b"x-holdfast-budget-warning", _header(warning)))
     if tightest is not None:
-        found += (
-            (b"x-ratelimit-limit-tokens", str(tightest.budget.limit).encode()),
-            (b"x-ratelimit-remaining-tokens", str(tightest.remaining).encode()),
-            (b"x-ratelimit-reset-tokens", _duration(tightest.ends - wall)),
-        )
+        found += _left(tightest, wall)
     return tuple(found)
 
 
-def _refusal(message: str, kind: str, retry_after: int | None) -> ApiError:
-    told: dict[str, str] = {}
+def _left(account: Account, wall: float) -> Headers:
+    """Return OpenAI's headers of what is left, of a budget of tokens."""
+    if account.budget.measure != "tokens":
+        return ()
+    return (
+        (b"x-ratelimit-limit-tokens", str(account.budget.limit).encode()),
+        (b"x-ratelimit-remaining-tokens", str(account.remaining).encode()),
+        (b"x-ratelimit-reset-tokens", _duration(account.ends - wall)),
+    )
+
+
+def _refusal(message: str, kind: str, retry_after: int | None, headers: Headers = ()) -> ApiError:
+    told = {name.decode(): value.decode() for name, value in headers}
     if retry_after is not None:
         told["Retry-After"] = str(retry_after)
     if retry_after is None or retry_after > _LONGEST_RETRY_SECONDS:

@@ -1,6 +1,7 @@
 """What tokens cost: prices of a model, and exact sums in whole millionths of the currency."""
 
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,29 +26,33 @@ class Tariff(BaseModel):
     )
     completion: Price = Field(description="Price of a million tokens generated.")
 
+    @cached_property
+    def pico(self) -> tuple[int, int, int]:
+        """Return the prices of one token, prompt, cached and completion, in parts of a micro-unit.
+
+        A price for a million tokens is as many micro-units for one.
+        """
+        cached = self.prompt if self.cached is None else self.cached
+        return int(self.prompt * _PICO), int(cached * _PICO), int(self.completion * _PICO)
+
 
 def cost(tokens: Tokens, tariff: Tariff) -> int:
     """Return what tokens cost in micro-units (millionths of the currency), rounded up.
 
-    A price for a million tokens is as many micro-units for one. A count that is unknown costs
-    nothing here: who must not give away has to ask before.
+    A count that is unknown costs nothing here: who must not give away has to ask before.
     """
+    of_prompt, of_cached, of_completion = tariff.pico
     prompt = tokens.prompt or 0
     cached = min(tokens.cached or 0, prompt)
-    of_cached = tariff.prompt if tariff.cached is None else tariff.cached
     pico = (
-        (prompt - cached) * _pico(tariff.prompt)
-        + cached * _pico(of_cached)
-        + (tokens.completion or 0) * _pico(tariff.completion)
+        (prompt - cached) * of_prompt
+        + cached * of_cached
+        + (tokens.completion or 0) * of_completion
     )
     return -(-pico // _PICO)
 
 
 def most(prompt: int, completion: int, tariff: Tariff) -> int:
     """Return what so many tokens cost at most, whether some are found in the cache or none."""
-    uncached = cost(Tokens(prompt, 0, completion), tariff)
-    return max(uncached, cost(Tokens(prompt, prompt, completion), tariff))
-
-
-def _pico(price: Decimal) -> int:
-    return int(price * _PICO)
+    of_prompt, of_cached, of_completion = tariff.pico
+    return -(-(prompt * max(of_prompt, of_cached) + completion * of_completion) // _PICO)
