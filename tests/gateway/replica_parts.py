@@ -88,11 +88,18 @@ class ReplicaProcess:
     """A mock in a process of its own, which can be killed and frozen as a whole."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, scripted_upstream.__file__, str(self.port)]
+        self.process = subprocess.Popen(command)
 
     def kill(self) -> None:
         self.process.kill()
@@ -107,10 +114,7 @@ class ReplicaProcess:
 
 @contextmanager
 def run_replica(port: int | None = None) -> Iterator[ReplicaProcess]:
-    port = port or free_port()
-    replica = ReplicaProcess(
-        port, subprocess.Popen([sys.executable, scripted_upstream.__file__, str(port)])
-    )
+    replica = ReplicaProcess(port or free_port())
     try:
         until(lambda: _answers(replica.url), 30)
         yield replica

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 import threading
 import time
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.timeout(120)
 REQUESTS = 240
 AT_ONCE = 16
 TTFT, STALL = 3, 3
+FAULT_EVERY = 3.0
 
 
 @dataclass
@@ -142,3 +145,59 @@ def test_nobody_feels_the_balancer_freeze_and_restart(site: Site) -> None:
         site.balancer.start()
 
     put_on(site, REQUESTS // 2, (1 / 6, freeze), (1 / 2, restart))
+
+
+def one_after_the_other(site: Site, chance: random.Random, over: threading.Event) -> Counter[str]:
+    """Break something, mend it, wait until the balancer has seen it, and begin again."""
+    done = Counter[str]()
+    while not over.is_set():
+        what = chance.choice(["kill", "freeze", "restart the balancer"])
+        done[what] += 1
+        at = chance.randrange(len(site.replicas))
+        replica = site.replicas[at]
+        if what == "kill":
+            replica.kill()
+            over.wait(2)
+            replica.start()
+        elif what == "freeze":
+            replica.freeze()
+            over.wait(5)
+            replica.thaw()
+        else:
+            site.balancer.kill()
+            over.wait(1)
+            site.balancer.start()
+        until(lambda: site.balancer.healthy() == len(site.replicas), 30)
+        over.wait(FAULT_EVERY)
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_random_faults_are_hardly_felt(site: Site) -> None:
+    """The goal is 99.99 %; with fewer than 10,000 requests that is all of them."""
+    requests = int(os.environ.get("HOLDFAST_AVAILABILITY_REQUESTS", "600"))
+    chance = random.Random(requests)  # the same faults each time
+    over, failed = threading.Event(), list[str]()
+
+    def work(number: int) -> None:
+        try:
+            ask(client, number)
+        except (AssertionError, httpx.HTTPError) as error:
+            failed.append(repr(error)[:500])
+
+    headers = {"Authorization": f"Bearer {ADA}"}
+    with (
+        httpx.Client(base_url=site.gateway.url, headers=headers, timeout=60) as client,
+        ThreadPoolExecutor(AT_ONCE + 1) as clients,
+    ):
+        faults = clients.submit(one_after_the_other, site, chance, over)
+        try:
+            for each in [clients.submit(work, number) for number in range(requests)]:
+                each.result()
+        finally:
+            over.set()
+        assert sum(faults.result().values()) >= 2
+    assert len(failed) <= requests / 10_000, failed[:5]
+    rows = site.gateway.rows(requests)
+    assert sum(row["state"] != "done" for row in rows) == len(failed)
