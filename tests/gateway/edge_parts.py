@@ -159,8 +159,8 @@ def edge_config(folder: Path, port: int, gateways: list[int]) -> str:
 
 
 @contextmanager
-def run_edge(folder: Path, gateways: list[int]) -> Iterator[Edge]:
-    """Run HAProxy as its unit does, master and worker."""
+def run_edge(folder: Path, gateways: list[int], ready: int = 401) -> Iterator[Edge]:
+    """Run HAProxy as its unit does, master and worker; `ready` is what a stranger is told then."""
     program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or lacking(
         "HAProxy is not installed: apt-get install haproxy"
     )
@@ -173,7 +173,7 @@ def run_edge(folder: Path, gateways: list[int]) -> Iterator[Edge]:
         )
     edge = Edge(f"http://127.0.0.1:{port}", folder, process)
     try:
-        until(lambda: _takes_requests(edge), 20)
+        until(lambda: _tells(edge, ready), 20)
         yield edge
     finally:
         process.terminate()
@@ -184,10 +184,10 @@ def run_edge(folder: Path, gateways: list[int]) -> Iterator[Edge]:
             process.wait()
 
 
-def _takes_requests(edge: Edge) -> bool:
+def _tells(edge: Edge, status: int) -> bool:
     assert edge.process.poll() is None, (edge.folder / "log").read_text()
     try:
-        return httpx.get(f"{edge.url}/v1/models", trust_env=False).status_code == 401
+        return httpx.get(f"{edge.url}/v1/models", trust_env=False).status_code == status
     except httpx.TransportError:
         return False
 
