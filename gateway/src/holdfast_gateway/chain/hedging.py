@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from holdfast_gateway.api.errors import ApiError
 from holdfast_gateway.chain.attempt import Attempt, AttemptFailedError
@@ -62,7 +62,7 @@ class Race:
         loop = asyncio.get_running_loop()
         timer = None
         if self._deadline is not None:
-            timer = loop.call_later(self._deadline, self._hedge, "no first token in time")
+            timer = loop.call_later(self._deadline, self._suspect)
         self._watch.follow(self)
         try:
             async with asyncio.timeout(self._limits.first_byte_seconds) as self._patience:
@@ -88,7 +88,7 @@ class Race:
         """Hear from the watch which replicas the balancer gave up."""
         mine = None if self._first is None else self._first.replica
         if (mine in all_sick) if mine is not None else newly:
-            self._hedge("the balancer gave up its replica" if mine else "a replica was given up")
+            self._hedge("the balancer gave up a replica", self._go_elsewhere())
 
     async def _try(self, *, elsewhere: bool) -> Attempt:
         def first() -> Attempt:
@@ -134,12 +134,17 @@ class Race:
         except AttemptFailedError as second:
             raise _worth_telling(failure, second) from second
 
-    def _hedge(self, reason: str) -> None:
-        if self._second is None and self._won is None:
-            log.info("hedged: %s", reason)
-            self._transaction.hedged = True
-            self._second = asyncio.ensure_future(self._go_in_turn())
-            self._second.add_done_callback(_take_note)
+    def _suspect(self) -> None:
+        self._hedge("no first token in time", self._go_in_turn())
+
+    def _hedge(self, reason: str, way: Coroutine[None, None, Attempt]) -> None:
+        if self._second is not None or self._won is not None:
+            way.close()
+            return
+        log.info("asking a second replica: %s", reason)
+        self._transaction.hedged = True
+        self._second = asyncio.ensure_future(way)
+        self._second.add_done_callback(_take_note)
 
     async def _go_after_a_moment(self) -> Attempt:
         await _a_moment()  # a balancer that was killed still takes connections for an instant
