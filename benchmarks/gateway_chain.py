@@ -120,7 +120,7 @@ def gateway(folder: Path, upstream: str, slots: int | None = None) -> Iterator[W
             {"id": MODEL, "upstream": upstream, "teams": ["research"], "labels": labels}
             | ({} if slots is None else {"slots": slots})
         ],
-        #"budgets": [{"team": "research", "tokens": 1_000_000_000_000, "per": "month"}],
+        "budgets": [{"team": "research", "tokens": 1_000_000_000_000, "per": "month"}],
     }
     (folder / "gateway.yml").write_text(yaml.safe_dump(config))
     command = [BIN / "holdfast-gateway", "serve", "--config", folder / "gateway.yml"]
