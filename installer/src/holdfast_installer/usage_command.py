@@ -36,7 +36,11 @@ ON_CONTROL: Final = "/usr/local/sbin/holdfast-gateway"
     help="For people, spreadsheets or programs.",
 )
 @json_option
-@click.option("--check", is_flag=True, help="Compare with the replicas' own counters instead.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare with the replicas' own counters instead; without --since of the last day.",
+)
 @click.pass_context
 def usage(
     ctx: click.Context,

@@ -132,3 +132,31 @@ def test_what_cannot_be_understood_is_kept(
     assert (tmp_path / "1-0.unread").exists()
     assert "format 99" in caplog.text
     spool.close()
+
+
+def test_a_file_that_another_took_away_before_it_was_locked_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = module._lock
+    seen: list[Path] = []
+
+    def late(segment: module.Segment) -> bool:
+        if not seen:
+            segment.path.unlink()
+        seen.append(segment.path)
+        return lock(segment)
+
+    monkeypatch.setattr(module, "_lock", late)
+    spool = Spool(tmp_path)
+    assert len(seen) == 2
+    assert list(tmp_path.iterdir()) == seen[1:]
+    spool.close()
+
+
+def test_a_file_of_a_dead_process_with_our_number_is_read_not_filled(tmp_path: Path) -> None:
+    first = Spool(tmp_path)
+    first.begin(opening())
+    first.close()
+    again = Spool(tmp_path)  # in the same process: the same number
+    assert [each.opening for each in again.recover()] == [opening()]
+    again.close()

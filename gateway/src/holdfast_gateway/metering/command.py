@@ -22,6 +22,7 @@ from holdfast_gateway.metering.usage import UsageStore
 from holdfast_gateway.terminal import config_option, fail, load_config, reason
 
 _REFUSED = 3  # done, and something does not hold
+_SCRAPED_AFTER = 30  # seconds until Prometheus has what replicas counted
 _SPANS: Final = {"h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -72,7 +73,11 @@ def _dimensions(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option("--until", type=Moment(), help="Before then.")
 @click.option("--format", "form", type=click.Choice(sorted(FORMS)), default="table")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("--check", is_flag=True, help="Compare with the replicas' own counters instead.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare with the replicas' own counters instead; without --since of the last day.",
+)
 def usage(  # noqa: PLR0913  # one parameter for each option
     config_file: Path,
     *,
@@ -138,6 +143,12 @@ def report(store: UsageStore, config: Config, question: Question) -> Report:
 def _check(store: UsageStore, config: Config, question: Question, *, as_json: bool) -> None:
     if config.prometheus is None:
         fail("the replicas' counters cannot be read\n  why: no 'prometheus' in the configuration")
+    now = datetime.now(UTC)
+    question = replace(
+        question,
+        since=question.since or now - timedelta(days=1),
+        until=question.until or now - timedelta(seconds=_SCRAPED_AFTER),
+    )
     with store.engine.connect() as connection:
         found = agreements(connection, Monitoring(config.prometheus), question)
     if as_json:

@@ -152,13 +152,12 @@ class Spool:
         self._full.clear()
 
     def _new(self) -> Segment:
-        segment = Segment(self._folder / f"{os.getpid()}-{self._count}.jsonl")
-        while not _lock(segment) or os.fstat(segment.descriptor).st_size:
-            # Left by a process of the same number, or being read by another gateway.
-            os.close(segment.descriptor)
-            self._count += 1
+        while True:
             segment = Segment(self._folder / f"{os.getpid()}-{self._count}.jsonl")
-        self._count += 1
+            self._count += 1
+            if _lock(segment) and _fresh(segment):
+                break
+            os.close(segment.descriptor)
         self._write(segment, {"format": _FORMAT})
         return segment
 
@@ -182,6 +181,16 @@ def _lock(segment: Segment) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _fresh(segment: Segment) -> bool:
+    """Say whether a file is ours to fill.
+
+    It may be of a process that had our number, or have been taken for such by another gateway,
+    which removed it just before we locked it.
+    """
+    state = os.fstat(segment.descriptor)
+    return state.st_size == 0 and state.st_nlink == 1
 
 
 def _read(segment: Segment) -> list[Left]:
