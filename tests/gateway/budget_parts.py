@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from gateway_parts import ADA, EVE, OTHERS, run_gateway
 from scripted_upstream import MODEL, PROMPT_TOKENS, Script
+from sqlalchemy import create_engine, text
 
 from holdfast_gateway.budgets.lease_store import Balance, LeaseStore
 
@@ -101,6 +102,17 @@ def ask_as_eve(url: str) -> httpx.Response:
         timeout=30,
         trust_env=False,
     )
+
+
+def recorded(url: str) -> int:
+    """Return the tokens of all usage rows."""
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            query = "SELECT sum(prompt_tokens + completion_tokens) FROM usage"
+            return int(connection.execute(text(query)).scalar_one() or 0)
+    finally:
+        engine.dispose()
 
 
 def balance(url: str) -> Balance:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from budget_parts import EACH, Answers, ask, ask_as_eve, balance, body, gateway_with
+from budget_parts import EACH, Answers, ask, ask_as_eve, balance, body, gateway_with, recorded
 from gateway_parts import ADA, until
 from scripted_upstream import MODEL, PROMPT_TOKENS, Script, ScriptedUpstream
 
@@ -57,6 +57,7 @@ def test_two_hundred_at_once_get_exactly_what_is_there(
         assert answers.outcomes == {(200, None): 50, SPENT: 150}
         assert answers.tokens == 50 * EACH
     assert (balance(database).spent, balance(database).held) == (50 * EACH, 0)
+    assert recorded(database) == 50 * EACH
     assert sum(seen.produced for seen in upstream.requests) + 50 * PROMPT_TOKENS == 50 * EACH
 
 
@@ -72,6 +73,7 @@ def test_two_gateways_give_no_token_twice(
         assert answers.done >= 49
         assert answers.outcomes[SPENT] == 200 - answers.done
     assert (balance(database).spent, balance(database).held) == (answers.tokens, 0)
+    assert recorded(database) == answers.tokens
 
 
 def test_overestimates_come_back_until_nearly_all_is_used(
@@ -141,7 +143,9 @@ def test_an_aborted_stream_is_charged_for_what_was_generated(
             for _ in range(3):
                 next(lines)
             refused = one.post(body(max_tokens=500))
-            assert refused.status_code == 429, "held by the stream"
+            # 900 were reserved for the stream; its first event told the prompt's true size.
+            assert f"beside {PROMPT_TOKENS + 800} tokens held" in refused.text
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
         until(lambda: one.post(body(max_tokens=500)).status_code == 200)
     assert balance(sqlite).spent == PROMPT_TOKENS + 3 + EACH
 
