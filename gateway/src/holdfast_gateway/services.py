@@ -16,6 +16,7 @@ from holdfast_gateway.drain import Drain
 from holdfast_gateway.fairness.admission import Fairness
 from holdfast_gateway.fairness.gauges import lane_gauges
 from holdfast_gateway.metering.journal import Journal
+from holdfast_gateway.metering.keeping import keeping
 from holdfast_gateway.metering.listener import listening
 from holdfast_gateway.metering.opening import open_recorder
 from holdfast_gateway.metering.recorder import Recorder
@@ -60,6 +61,7 @@ async def running(config: Config) -> AsyncIterator[Services]:
             Upstream(config.limits) as upstream,
             Switches(access, inflight, config.limits.blind_seconds) as switches,
             opened_budgets(config) as budgets,
+            keeping(store, config.prometheus),
             listening(config.metrics, recorder.meters, in_flight=inflight.__len__),
         ):
             fairness = Fairness(config)

@@ -97,7 +97,7 @@ class Transaction:
                 time=question.time.isoformat(),
                 principal=principal.name,
                 principal_kind=principal.kind,
-                owner=getattr(principal, "owner", None),
+                owner=principal.owner,
                 token=principal.token_id,
                 team=question.team,
                 session=question.session,
