@@ -10,6 +10,8 @@ import jinja2
 import yaml
 
 from holdfast_gateway import config as gateway_configuration
+from holdfast_installer.site_budgets import Budget as SiteBudget
+from holdfast_installer.site_budgets import BudgetRules
 from holdfast_gateway.metering.tariff import Tariff
 
 COLLECTION = Path(__file__).parents[2] / "playbooks/ansible_collections/holdfast/platform"
@@ -81,3 +83,21 @@ def test_prices_revisions_and_the_door_for_metrics(tmp_path: Path) -> None:
     assert config.models_by_id["org/free"].tariff is None
     assert (config.currency, config.metrics) == ("CHF", "127.0.0.1:8121")
     assert config.prometheus == "http://127.0.0.1:9090"
+
+
+def test_budgets_are_those_of_the_site(tmp_path: Path) -> None:
+    site = SiteBudget.model_validate({"team": "a", "cost": "0.25", "per": "month"})
+    config = read(
+        filled(
+            gateway_models=[model(context_tokens=4096)],
+            gateway_pools={"old": 8200},
+            gateway_tariffs={"org/model": {"prompt": "1", "cached": None, "completion": "2"}},
+            gateway_budgets=[site.model_dump(mode="json")],
+            gateway_budget_rules=BudgetRules(grace_seconds=0).model_dump(mode="json"),
+        ),
+        tmp_path,
+    )
+    (budget,) = config.budgets
+    assert budget.words("a", "EUR") == "team 'a': 0.25 EUR a month"
+    assert config.budget_rules.grace_seconds == 0
+    assert config.models_by_id["org/model"].context_tokens == 4096

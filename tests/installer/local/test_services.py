@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from site_parts import example_site
+from site_parts import DATA, example_site
 
 from holdfast_gateway import config as gateway_configuration
 from holdfast_installer.local import services
@@ -40,6 +40,29 @@ def test_the_gateway_reads_what_is_written_for_it(layout: Layout) -> None:
     assert written.teams == model.teams
     assert written.labels.jurisdiction == site.jurisdiction
     assert layout.gateway.stat().st_mode & 0o077 == 0
+
+
+def test_the_gateway_reads_the_sites_budgets(layout: Layout) -> None:
+    text = (DATA / "site-example.yml").read_text()
+    model = example_site().models[0].id
+    text += f"""
+currency: CHF
+tariffs: {{{model}: {{prompt: 0.5, completion: 1.5}}}}
+budgets:
+  - {{user: "*", cost: 2.5, per: day}}
+  - {{everybody: true, concurrency: 8, model: {model}}}
+budget_rules: {{grace_seconds: 5}}
+"""
+    site = example_site(text)
+    ports = {name: 9000 + number for number, name in enumerate(services.port_names(site))}
+    services.write_gateway(layout, site, ports)
+    read = gateway_configuration.load(layout.gateway)
+    assert [(each.measure, each.limit) for each in read.budgets] == [
+        ("cost", 2_500_000),
+        ("concurrency", 8),
+    ]
+    assert (read.currency, read.budget_rules.grace_seconds) == ("CHF", 5)
+    assert read.models_by_id[model].context_tokens == 512
 
 
 def test_vllm_gets_every_switch_of_the_profile_and_none_of_our_own_environment(
