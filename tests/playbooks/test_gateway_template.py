@@ -10,9 +10,9 @@ import jinja2
 import yaml
 
 from holdfast_gateway import config as gateway_configuration
+from holdfast_gateway.metering.tariff import Tariff
 from holdfast_installer.site_budgets import Budget as SiteBudget
 from holdfast_installer.site_budgets import BudgetRules
-from holdfast_gateway.metering.tariff import Tariff
 
 COLLECTION = Path(__file__).parents[2] / "playbooks/ansible_collections/holdfast/platform"
 ROLE = COLLECTION / "roles/gateway"
