@@ -222,7 +222,7 @@ class ScriptedUpstream:
         if seen.said:
             tokens = min(tokens, seen.said + seen.body.get("max_tokens", tokens))
         if "kv_transfer_params" in seen.body:
-            await _event(response, _role(seen, script))
+            await _event(response, _role(seen))
         for at in range(seen.said, tokens):
             await asyncio.sleep(script.delay)
             await self._thaw()
@@ -305,15 +305,13 @@ def _chunk(  # noqa: PLR0913  # the mock's own parts
     return chunk
 
 
-def _role(seen: Seen, script: Script) -> dict[str, Any]:
+def _role(seen: Seen) -> dict[str, Any]:
     """Return how vLLM begins each chat; left out where nobody looks at it."""
     delta = {"role": "assistant", "content": ""}
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
     prompt = PROMPT_TOKENS + seen.said
     usage = {"prompt_tokens": prompt, "total_tokens": prompt, "completion_tokens": 0}
-    ids = scripted_tokens.prompt_ids(script) + [
-        scripted_tokens.word_id(at) for at in range(seen.said)
-    ]
+    ids = seen.body["kv_transfer_params"]["prompt_token_ids"]
     last = {"usage": usage, "prompt_token_ids": ids, "prompt_text": None}
     return _base(seen.body, chunk=True, chat=True) | {"choices": [choice]} | last
 

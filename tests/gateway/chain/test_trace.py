@@ -204,6 +204,14 @@ def test_steering_goes_along_and_bounds_count() -> None:
     assert "max_completion_tokens" not in body
 
 
+def begin(retelling: Retelling, prompt: list[int]) -> None:
+    """Let it take how vLLM begins each chat."""
+    choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+    usage = {"prompt_tokens": 3, "completion_tokens": 0}
+    event = {"id": "x", "choices": [choice], "usage": usage, "prompt_token_ids": prompt}
+    assert retelling.retell(json.dumps(event).encode()) == (None, False)
+
+
 def retell(retelling: Retelling, text: str, ids: list[int], finish: str | None = None) -> str:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish, "token_ids": ids}
     usage = {"prompt_tokens": 4, "completion_tokens": len(ids)}
@@ -218,6 +226,7 @@ def retell(retelling: Retelling, text: str, ids: list[int], finish: str | None =
 def test_what_is_said_again_is_compared_and_left_out() -> None:
     kept = trace(greedy=True)
     retelling = Retelling(call(), kept, Point(1, "bcd"))
+    begin(retelling, PROMPT)
     assert [retell(retelling, text, [5]) for text in ("b", "cde", "f")] == ["", "e", "f"]
 
 
@@ -229,5 +238,14 @@ def test_what_is_said_again_is_compared_and_left_out() -> None:
 def test_other_words_are_an_error(text: str, ids: list[int], finish: str | None) -> None:
     known = "" if len(text) > 2 else "bc"
     retelling = Retelling(call(), trace(greedy=True), Point(1, known))
+    begin(retelling, PROMPT)
     with pytest.raises(MismatchError):
         retell(retelling, text, ids, finish)
+
+
+def test_a_server_that_did_not_take_the_ids_is_not_listened_to() -> None:
+    """Should vLLM one day read the empty message instead, nothing of it reaches the client."""
+    with pytest.raises(MismatchError):
+        begin(Retelling(call(), trace(), Point(0, "")), [1])
+    with pytest.raises(MismatchError):
+        retell(Retelling(call(), trace(), Point(0, "")), "x", [5])

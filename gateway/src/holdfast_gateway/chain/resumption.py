@@ -104,16 +104,20 @@ def continuation(
         body["min_tokens"] = least - point.tokens
     if asked is not None:
         body["max_tokens"] = asked - point.tokens
-    ids = trace.prompt_ids + trace.ids(point.tokens)
     return body | {
         "model": call.model,
         "messages": [{"role": "user", "content": ""}],  # not read where there are ids
-        "kv_transfer_params": {"prompt_token_ids": ids},
+        "kv_transfer_params": {"prompt_token_ids": ids_before(trace, point)},
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "return_token_ids": True,
         **{name: steering[name] for name in ours},
     }
+
+
+def ids_before(trace: Trace, point: Point) -> list[int]:
+    """Return the token ids of the prompt, and of the answer up to a point."""
+    return trace.prompt_ids + trace.ids(point.tokens)
 
 
 def _asked(call: Call, steering: Mapping[str, object]) -> int | None:
@@ -137,6 +141,8 @@ class Retelling:
         self._chat = call.endpoint == CHAT
         self._trace = trace
         self._before = point.tokens
+        self._ids = ids_before(trace, point)
+        self._begun = False
         self._known = point.known_text
 
     def retell(self, data: bytes) -> tuple[bytes | None, bool]:
@@ -153,8 +159,9 @@ class Retelling:
         choice = choices[0]
         delta = choice["delta"]
         ids = choice.get("token_ids") or []
-        if "role" in delta and not ids:
-            return None, False  # how each chat begins
+        if not self._begun:
+            self._check_beginning(told, delta, ids)
+            return None, False
         if not delta.keys() <= {"role", "content"}:
             msg = "what it says is read by a parser"
             raise MismatchError(msg)
@@ -176,6 +183,15 @@ class Retelling:
         retold = {"index": 0, **said, **end, "token_ids": ids}
         says = bool(new) or end["finish_reason"] is not None or not text
         return self._event([retold], completion), says
+
+    def _check_beginning(
+        self, told: Mapping[str, object], delta: Mapping[str, object], ids: list[int]
+    ) -> None:
+        """Take how each chat begins; it says what was taken as the prompt."""
+        if "role" not in delta or ids or told.get("prompt_token_ids") != self._ids:
+            msg = "it began from another prompt"
+            raise MismatchError(msg)
+        self._begun = True
 
     def _new(self, text: str) -> str:
         both = min(len(text), len(self._known))
