@@ -31,6 +31,8 @@ def test_every_bound() -> None:
         calls._MOST_MESSAGES,
         constraints._MOST_VALUES,
         constraints._LONGEST_PATTERN,
+        constraints._MOST_REPEATS,
+        constraints._MOST_LENGTHS,
         fields._DEEPEST_CONTENT,
     ):
         assert f" {bound:,}" in PAGE

@@ -243,6 +243,10 @@ SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x"] * 1001}}}
         (MESSAGES, {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}),
         (MESSAGES, {"tools": [{"name": "f", "input_schema": SCHEMA}]}),
         (CHAT, {"response_format": {"schema": {"description": "x" * 65536}}}),
+        (CHAT, {"response_format": {"anyOf": [{"pattern": "[a-z]{1,999}"}] * 6}}),
+        (CHAT, {"structured_outputs": {"regex": "[a-z]{" + "9" * 4000 + "}"}}),
+        (RESPONSES, {"text": {"a": [{"maxLength": at} for at in range(17)]}}),
+        (RESPONSES, {"text": {"a": [{"minLength": [at], "maxLength": 1} for at in range(17)]}}),
         (CHAT, {"tools": [{"function": {"description": "x" * 1000}}] * 600}),
     ],
 )
@@ -254,7 +258,10 @@ def test_a_constraint_that_takes_long_to_prepare(endpoint: str, more: dict[str, 
 def test_a_usual_schema_passes() -> None:
     schema = {
         "type": "object",
-        "properties": {f"field_{at}": {"enum": ["a", "b"]} for at in range(200)},
+        "properties": {
+            f"field_{at}": {"enum": ["a", "b"], "maxLength": 50, "pattern": "^[a-z]{1,9}$"}
+            for at in range(200)
+        },
         "required": ["field_1"],
     }
     for endpoint, more in (
