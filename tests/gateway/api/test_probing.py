@@ -185,6 +185,12 @@ def test_no_request_hides_in_another(
     assert upstream.requests == []
 
 
+def test_a_query_changes_nothing(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    sent = request("POST", "/v1/chat/completions?api-version=1&path=/metrics")
+    assert statuses(exchange(gateway, sent)) == [200]
+    assert upstream.requests[0].path == "/v1/chat/completions"
+
+
 def test_http_1_0_and_chunks_are_served(gateway: RunningGateway) -> None:
     old = request("POST", "/v1/chat/completions").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     assert exchange(gateway, old).split(b"\r\n", 1)[0].endswith(b"200 OK")
