@@ -240,6 +240,22 @@ def test_who_goes_away_frees_the_replica(
     assert row["completion_tokens"] >= 1
 
 
+def test_who_is_cut_off_by_a_shutdown_is_told_in_the_words_of_the_api(
+    own_gateway: RunningGateway,
+) -> None:
+    sent = body(MESSAGES, tokens=10_000, delay=0.01) | {"stream": True}
+    url = own_gateway.url + MESSAGES
+    with httpx.stream("POST", url, json=sent, headers=BEARER, timeout=30) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        own_gateway.process.terminate()
+        *_, name, data, blank = lines
+    assert (name, blank) == ("event: error", "")
+    error = json.loads(data.removeprefix("data: "))
+    assert error["error"]["type"] == "overloaded_error"
+    assert error["request_id"] == answer.headers["request-id"]
+
+
 def test_every_status_has_a_type_of_anthropics() -> None:
     kinds = {
         status: json.loads(ApiError(status, "x", code="x").body(Shape.ANTHROPIC))["error"]["type"]
