@@ -340,6 +340,9 @@ def test_more_than_was_reserved_is_charged_all_the_same(store: LeaseStore, clock
     assert hold is not None
     one.account.charge(hold, 250)
     assert one.account.free < 0
+    one.account.block = 1000
+    one.exchange()
+    assert Network(store, "three", BUDGET).get(751, clock) is None, "others have less at once"
     one.close()
     assert spent(store) == 250
     assert Network(store, "two", BUDGET).get(751, clock) is None

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.exc import OperationalError
 
+import holdfast_gateway.budgets.leasing
 from holdfast_gateway.budgets.account import Account, Hold
 from holdfast_gateway.budgets.lease_rules import Lease, Outcome, Row, Statement, apply
-from holdfast_gateway.budgets.leasing import AwayError, Leasing, ShortError
+from holdfast_gateway.budgets.leasing import AwayError, Leasing, ShortError, give_back
 from holdfast_gateway.budgets.terms import Budget
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Database:
     def exchange(self, gateway: str, statements: Sequence[Statement]) -> list[Outcome]:
         self.exchanges += 1
         self.hangs.wait()
-        self.now()
+        if statements:
+            self.now()
         outcomes = []
         for statement in statements:
             name = statement.account
@@ -125,11 +127,18 @@ def test_all_or_nothing_of_several_budgets() -> None:
     run(test)
 
 
-def test_what_idles_in_one_budget_stays_for_a_request_that_waits_for_another() -> None:
+def test_what_idles_in_one_budget_stays_for_a_request_that_waits_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holdfast_gateway.budgets.leasing, "_TICK_SECONDS", 0.0)
+
     async def test(_database: Database, leasing: Leasing, time: Time) -> None:
-        await leasing.lease([cost := holds(leasing, 100)])
-        cost.account.release(cost, 100)
-        time.now += 60  # idle by now: it would be handed back
+        held = [holds(leasing, 100), holds(leasing, 1, SLOTS, "research")]
+        await leasing.lease(held)
+        give_back(held[1:])
+        time.now += 1.5
+        await until(lambda: held[1].account.free == 0)  # idle, and handed back
+        give_back(held[:1])  # idle as long, and not handed back yet
         await leasing.lease([holds(leasing, 100), holds(leasing, 1, SLOTS, "research")])
 
     run(test)
@@ -163,6 +172,8 @@ def test_grace_lets_use_what_is_leased_and_then_nothing() -> None:
         time.now += 0.1
         await until(lambda: leasing._failing_since is not None)
         time.now += 25
+        seen = database.exchanges
+        await until(lambda: database.exchanges > seen + 1)  # idle, but there is nobody to take it
         assert leasing.take([holds(leasing, 100)]), "leased, within the grace"
         with pytest.raises(AwayError):
             await leasing.lease([holds(leasing, 500)])
@@ -172,6 +183,20 @@ def test_grace_lets_use_what_is_leased_and_then_nothing() -> None:
         database.away = False
         await until(lambda: leasing._failing_since is None)
         await leasing.lease([holds(leasing, 800)])
+
+    run(test)
+
+
+def test_a_database_is_away_until_it_answers() -> None:
+    async def test(database: Database, leasing: Leasing, _time: Time) -> None:
+        database.away = True
+        with pytest.raises(AwayError):
+            await leasing.lease([holds(leasing, 100)])
+        await asyncio.sleep(1)
+        assert leasing._failing_since is not None
+        database.away = False
+        await until(lambda: leasing._failing_since is None)
+        await leasing.lease([holds(leasing, 100)])
 
     run(test)
 
