@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from holdfast_gateway.api.calls import Call
 from holdfast_gateway.api.endpoints import CHAT, MESSAGES, RESPONSES
 from holdfast_gateway.api.usage import read_whole
 from holdfast_gateway.api.views import MessagesView, ResponsesView, View, view_for
+from holdfast_gateway.chain.sse import EventSplitter, data_of
 from holdfast_gateway.metering.tokens import Tokens
 
 WORDS = ["a", "b", "c"]
@@ -134,3 +136,42 @@ def test_usage_of_whole_answers() -> None:
     assert read_whole(CHAT, {"usage": {"prompt_tokens": 2, "completion_tokens": 1}}).prompt == 2
     counted = scripted_apis.whole(scripted_apis.COUNT_TOKENS, {}, [], 10, 0)
     assert read_whole(scripted_apis.COUNT_TOKENS, counted) == Tokens(0, 0, 0)
+
+
+RECORDED = Path(__file__).with_name("recorded")
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoint", "tokens"),
+    [
+        ("responses", RESPONSES, Tokens(9, 0, 8)),
+        ("messages", MESSAGES, Tokens(8, 0, 8)),
+        ("messages_tool", MESSAGES, Tokens(5, 0, 44)),
+    ],
+)
+def test_what_vllm_really_says_behind_smg(name: str, endpoint: str, tokens: Tokens) -> None:
+    """Recorded from vLLM 0.32 behind smg 1.13."""
+    said = (RECORDED / f"{name}.sse").read_bytes()
+    reads = view(endpoint)
+    passed = b""
+    for event in EventSplitter().feed(said):
+        data = data_of(event)
+        assert data is not None
+        seen = reads.see(data)
+        assert seen is not None
+        passed += reads.frame(seen)
+    assert passed == said
+    assert reads.complete
+    assert reads.tally.tokens == tokens
+
+
+def test_what_smg_really_says_of_a_replica_that_was_killed() -> None:
+    said = (RECORDED / "responses_killed.sse").read_bytes()
+    *events, done = [data_of(event) for event in EventSplitter().feed(said)]
+    assert done == b"[DONE]"
+    reads = view(RESPONSES)
+    for data in events:
+        assert data is not None
+        reads.see(data)
+    assert reads.failure is not None
+    assert not reads.complete
