@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import yaml
 from gateway_parts import ADA, EVE, OTHERS, run_gateway
 from scripted_upstream import MODEL, PROMPT_TOKENS, Script
 from sqlalchemy import create_engine, text
@@ -36,8 +37,9 @@ def gateway_with(
     models = [
         {"id": MODEL, "teams": ["research"], "context_tokens": context, **common},
         {"id": OTHERS, "teams": ["press"], **common},
+        *more.pop("more_models", ()),
     ]
-    return run_gateway(folder, upstream, budgets=budgets, **({"models": models} | more))
+    return run_gateway(folder, upstream, budgets=budgets, models=models, **more)
 
 
 def body(**more: Any) -> dict[str, Any]:
@@ -113,6 +115,17 @@ def recorded(url: str) -> int:
             return int(connection.execute(text(query)).scalar_one() or 0)
     finally:
         engine.dispose()
+
+
+def spent(gateway: RunningGateway, model: str) -> int:
+    """Return what the database knows to be spent of the only budget that counts a model."""
+    config = yaml.safe_load(gateway.config.read_text())
+    store = LeaseStore(config["database"], lease_seconds=45)
+    try:
+        (found,) = [each for each in store.balances() if each.account.endswith(f":{model}")]
+        return found.spent
+    finally:
+        store.close()
 
 
 def balance(url: str) -> Balance:

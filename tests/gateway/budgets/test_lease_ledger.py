@@ -246,6 +246,17 @@ def test_a_part_each_does_not_bar_both(store: LeaseStore, clock: Clock) -> None:
     assert one.take(900, clock) or two.take(900, clock)
 
 
+def test_refunds_of_a_busy_gateway_are_shared_beyond_an_eighth(
+    store: LeaseStore, clock: Clock
+) -> None:
+    one = Network(store, "one", BUDGET)
+    hold = one.get(900, clock)
+    assert hold is not None
+    one.account.charge(hold, 100)
+    one.exchange()  # not idle: used a moment ago
+    assert one.account.free == 1000 // 8
+
+
 def test_a_statement_made_twice_counts_once(store: LeaseStore, clock: Clock) -> None:
     one = Network(store, "one", BUDGET)
     hold = one.get(400, clock)

@@ -137,7 +137,7 @@ class Account:
         elif idle and not keep:
             self.free = self.block = 0
         elif not keep:
-            self.free = min(self.free, 2 * self.block)
+            self.free = min(self.free, self.block, self.budget.limit // _SHARE)
         self.sought = False
         return Statement(
             account=self.key,
