@@ -63,7 +63,11 @@ def fill(engine: sa.Engine, first: int, end: int, kind: str = "model") -> None:
         )
         wanted = {listings.tag_term(tag) for tag in (*tags, task)} | {listings.task_term(task)}
         wanted |= listings.name_terms(name_of(number))
-        terms += [{"kind": kind, "term": term, "repository_id": key} for term in sorted(wanted)]
+        place = listings.place_of(*name_of(number).split("/"))
+        terms += [
+            {"kind": kind, "term": term, "place": place, "repository_id": key}
+            for term in sorted(wanted)
+        ]
     with engine.begin() as connection:
         connection.execute(schema.repositories.insert(), repositories)
         connection.execute(listings.listings.insert(), rows)

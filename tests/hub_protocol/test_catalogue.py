@@ -90,6 +90,13 @@ FILTERS: dict[str, Callable[[Number], bool]] = {
     "search=org-1&search=00013": lambda n: "org-1" in name_of(n) and "00013" in name_of(n),
     "search=model-000777x": lambda _: False,
     "search=%25": lambda _: False,
+    "search=model": lambda _: True,
+    "search=-1": lambda n: "-1" in name_of(n),
+    "search=org-1&filter=gguf": lambda n: "org-1" in name_of(n) and "gguf" in tags_of(n),
+    "search=0009&search=0099&search=l-00099": lambda n: n // 10 == 99,
+    "search=rg-1/model-0003": lambda _: False,
+    "search=3/model-0003&author=org-13": lambda n: n % 20 == 13 and 300 <= n < 400,
+    f"search={'model-000' * 40}": lambda _: False,
     "gated=True": lambda n: row_of(n)["gated"] != "",
     "gated=false": lambda n: row_of(n)["gated"] == "",
     "pipeline_tag=fill-mask": lambda n: n % 4 == 0,
@@ -119,18 +126,27 @@ def expected(query: str, sort: str, name: str) -> list[str]:
     return [name_of(n) for n in ordered]
 
 
+@pytest.mark.parametrize("few", [selection.FEW, 5])
 @pytest.mark.parametrize("query", FILTERS)
-def test_filters_find_what_a_plain_search_finds(hub: Crowded, query: str) -> None:
+def test_filters_find_what_a_plain_search_finds(
+    hub: Crowded, query: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: sorted at once, or read in the order of the listing."""
+    monkeypatch.setattr(selection, "FEW", few)
     for name in ("all", "half", "one", "none", "bound"):
         assert listed(hub, query, name) == expected(query, "", name), name
 
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("query", ["", f"filter={COMMON}", f"filter={RARE}", "author=org-08"])
-def test_pages_go_on_where_the_last_one_ended(hub: Crowded, query: str, sort: str) -> None:
-    for name, limit in (("all", 270), ("half", 190), ("one", 7), ("bound", 20)):
-        found = listed(hub, f"{query}&{sort}", name, limit)
-        assert found == expected(query, sort, name), (name, limit)
+def test_pages_go_on_where_the_last_one_ended(
+    hub: Crowded, query: str, sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for few in (selection.FEW, 5):
+        monkeypatch.setattr(selection, "FEW", few)
+        for name, limit in (("all", 270), ("half", 190), ("one", 7), ("bound", 20)):
+            found = listed(hub, f"{query}&{sort}", name, limit)
+            assert found == expected(query, sort, name), (name, limit, few)
 
 
 def test_the_other_direction(hub: Crowded) -> None:
@@ -231,6 +247,14 @@ QUESTIONS = [
     ("all", "search=000777"),
     ("all", "search=absent"),
     ("all", "search=zz"),
+    # Their names gather: far from the first page of all, or after all others.
+    ("all", "search=org-1&limit=50"),
+    ("all", "search=org-1&filter=gguf&limit=50"),
+    ("half", "search=g-18/mod&limit=20"),
+    ("all", "author=org-13&filter=gguf&limit=10"),
+    # None that they see has it; others' are not read.
+    ("half", f"filter={COMMON}&limit=50"),
+    ("none", "search=model&limit=50"),
     ("bound", "sort=downloads&limit=20"),
 ]
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.identifiers import RepositoryId
+from holdfast_hub_protocol.listings import terms
 from holdfast_hub_protocol.metadata import MAIN, MetadataStore
 from holdfast_hub_protocol.upgrades import VERSION, NewerSchemaError
 
@@ -162,3 +163,23 @@ def test_a_later_release_is_let_be(engine: sa.Engine) -> None:
         connection.execute(schema.schema_version.update().values(version=VERSION + 1))
     with pytest.raises(NewerSchemaError, match=f"version {VERSION + 1}"):
         store.create_schema()
+
+
+def test_what_listings_are_found_by_is_made_anew(engine: sa.Engine) -> None:
+    """The second version kept the terms in no order of names."""
+    fill(engine, first_release())
+    store = MetadataStore(engine)
+    store.create_schema()
+    with engine.begin() as connection:
+        rows = connection.execute(sa.select(terms)).all()
+        connection.execute(schema.schema_version.update().values(version=2))
+        connection.exec_driver_sql("DROP TABLE search_terms")
+        connection.exec_driver_sql(
+            "CREATE TABLE search_terms (kind VARCHAR(16) NOT NULL, term VARCHAR NOT NULL, "
+            "repository_id INTEGER NOT NULL, PRIMARY KEY (kind, term, repository_id))"
+        )
+    store.create_schema()
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(terms)).all() == rows
+        assert {row.place for row in rows} == {"Org Name"}
+        assert "tag:x" in {row.term for row in rows}

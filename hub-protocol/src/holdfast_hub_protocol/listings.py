@@ -21,6 +21,7 @@ _BATCH: Final = 500  # repositories indexed in one transaction
 GRAM: Final = 3  # characters of a term of a name
 _NAME: Final = "name:"
 _END: Final = " "  # sorts before every character of a name, as the next sorts after
+_AFTER_END: Final = "!"
 _LAST: Final = "~"
 
 listings: Final = sa.Table(
@@ -40,21 +41,32 @@ listings: Final = sa.Table(
     sa.Column("parameters", sa.BigInteger, index=True),  # null: not known
 )
 
-# One row for each tag, and for every three characters in a row of the name.
+# One row for each tag, and for every three characters in a row of the name. The rows of a term
+# stand in the order of listings: the first that have it, or have several, are found by seeking.
 terms: Final = sa.Table(
     "search_terms",
     schema.metadata,
     sa.Column("kind", sa.String(16), primary_key=True),
     sa.Column("term", schema.Name, primary_key=True),
+    sa.Column("place", schema.Name, primary_key=True),
     sa.Column(
         "repository_id",
         sa.ForeignKey(schema.repositories.c.id, ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
+        nullable=False,
         index=True,
     ),
     sqlite_with_rowid=False,
 )
+
+
+def place_of(namespace: str, name: str = "") -> str:
+    """Return what sorts as a repository does by namespace and name; without name: before all."""
+    return f"{namespace}{_END}{name}"
+
+
+def after_namespace(namespace: str) -> str:
+    """Return what sorts after every place in a namespace and before those in the next."""
+    return f"{namespace}{_AFTER_END}"
 
 
 def tag_term(tag: str) -> str:
@@ -73,14 +85,19 @@ def name_terms(name: str) -> set[str]:
     return {_NAME + folded[at : at + GRAM] for at in range(len(folded) - GRAM + 1)}
 
 
-def name_condition(text: str) -> list[sa.ColumnElement[bool]]:
-    """Return conditions on terms, each of which names with this text in them fulfil somewhere."""
+def terms_within(text: str) -> list[str]:
+    """Return terms that names with this text in them have; [] for a text shorter than a term."""
     folded = text.lower()
     if len(folded) < GRAM:
-        # It begins a term: a range that the index answers.
-        return [(terms.c.term >= _NAME + folded) & (terms.c.term < f"{_NAME}{folded}{_LAST}")]
+        return []
     starts = {*range(0, len(folded) - GRAM, GRAM), len(folded) - GRAM}
-    return [terms.c.term == _NAME + folded[at : at + GRAM] for at in sorted(starts)]
+    return [_NAME + folded[at : at + GRAM] for at in sorted(starts)]
+
+
+def begins_term(text: str) -> sa.ColumnElement[bool]:
+    """Return that a term of a name begins with this text: a range that the index answers."""
+    folded = text.lower()
+    return (terms.c.term >= _NAME + folded) & (terms.c.term < f"{_NAME}{folded}{_LAST}")
 
 
 def index_repository(connection: sa.Connection, repository_key: int) -> None:
@@ -90,6 +107,8 @@ def index_repository(connection: sa.Connection, repository_key: int) -> None:
         if not connection.execute(listings.update().where(where).values(**each.row)).rowcount:
             connection.execute(listings.insert().values(**each.row))
         mine = terms.c.repository_id == repository_key
+        # Under another name it stands elsewhere with every term.
+        connection.execute(terms.delete().where(mine, terms.c.place != each.place))
         known = set(connection.execute(sa.select(terms.c.term).where(mine)).scalars())
         if gone := sorted(known - each.terms):
             connection.execute(terms.delete().where(mine, terms.c.term.in_(gone)))
@@ -124,6 +143,7 @@ def index_missing(engine: sa.Engine) -> int:
 @dataclass(frozen=True)
 class _Indexed:
     kind: str
+    place: str
     row: dict[str, Any]  # of `listings`
     terms: set[str]
 
@@ -133,8 +153,8 @@ def _found_by(connection: sa.Connection, keys: Sequence[int]) -> list[_Indexed]:
     table, refs, commits = schema.repositories, schema.refs, schema.commits
     rows = connection.execute(
         sa.select(
-            *(table.c.id, table.c.kind, table.c.folded, commits.c.oid, commits.c.snapshot_id),
-            schema.snapshots.c.facts,
+            *(table.c[name] for name in ("id", "kind", "namespace", "name", "folded")),
+            *(commits.c.oid, commits.c.snapshot_id, schema.snapshots.c.facts),
         )
         .select_from(
             table.outerjoin(refs, (refs.c.repository_id == table.c.id) & (refs.c.name == _MAIN))
@@ -158,13 +178,18 @@ def _found_by(connection: sa.Connection, keys: Sequence[int]) -> list[_Indexed]:
             "library_name": facts.get("library_name"),
             "parameters": _parameters(facts),
         }
-        found.append(_Indexed(row.kind, values, wanted))
+        found.append(_Indexed(row.kind, place_of(row.namespace, row.name), values, wanted))
     return found
 
 
 def _insert_terms(connection: sa.Connection, found: Sequence[_Indexed]) -> None:
     rows = [
-        {"kind": each.kind, "term": term, "repository_id": each.row["repository_id"]}
+        {
+            "kind": each.kind,
+            "term": term,
+            "place": each.place,
+            "repository_id": each.row["repository_id"],
+        }
         for each in found
         for term in sorted(each.terms)
     ]

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from holdfast_hub_protocol import schema
-from holdfast_hub_protocol.listings import listings, name_condition, terms
+from holdfast_hub_protocol import leaping, schema
+from holdfast_hub_protocol.listings import (
+    after_namespace,
+    begins_term,
+    listings,
+    place_of,
+    terms,
+    terms_within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 # So few that they are sorted at once; of more, enough are met soon in the order of the listing.
 FEW: Final = 1000
 MANY_NAMESPACES: Final = 32  # more are not asked one by one
+_MOST_AT_ONCE: Final = 5000
+_MOST_TERMS: Final = 16
 _TABLE: Final = schema.repositories
 _IDS: Final = (_TABLE.c.namespace, _TABLE.c.name)
 
@@ -68,6 +77,8 @@ def select(connection: sa.Connection, question: Question) -> list[tuple[int, Mar
     holds = [each.holds for each in conditions if each.holds is not None]
     if fewest is not None:
         return _sorted_at_once(connection, question, fewest, holds)
+    if question.sort is None and (wanted := _all_terms(question)):
+        return _by_terms(connection, question, wanted, holds)
     if question.reach.everything or len(question.reach.namespaces) > MANY_NAMESPACES:
         query = _ordered(question, [question.reach.condition(), *holds, *_past(question)])
     else:
@@ -107,6 +118,45 @@ def _sorted_at_once(
     return found[: question.limit]
 
 
+def _all_terms(question: Question) -> list[str]:
+    """Return terms that everything wanted has; enough to find it by."""
+    found = [*question.terms, *(term for text in question.texts for term in terms_within(text))]
+    return list(dict.fromkeys(found))[:_MOST_TERMS]
+
+
+def _by_terms(
+    connection: sa.Connection,
+    question: Question,
+    wanted: Sequence[str],
+    holds: Sequence[sa.ColumnElement[bool]],
+) -> list[tuple[int, Mark]]:
+    """Return what `select` does by name, from those that have the terms, in their order."""
+    found: list[tuple[int, Mark]] = []
+    for begin, end in _ranges(question):
+        start, batch = begin, question.limit
+        while True:
+            rows = leaping.first_with_all(connection, question.kind, wanted, (start, end), batch)
+            keys = [row.key for row in rows]
+            found += _sorted_at_once(connection, question, keys, holds) if keys else []
+            if len(found) >= question.limit:
+                return found[: question.limit]
+            if len(rows) < batch:
+                break
+            start = leaping.past(rows[-1].place)
+            batch = min(2 * batch, _MOST_AT_ONCE)  # few of these are wanted
+    return found
+
+
+def _ranges(question: Question) -> list[tuple[str, str]]:
+    """Return the places to look through, in order: whole namespaces, or all of them as one."""
+    mark, names = question.after, question.reach.namespaces
+    start = "" if mark is None else leaping.past(place_of(mark.namespace, mark.name))
+    if question.reach.everything or len(names) > MANY_NAMESPACES:
+        return [(start, leaping.END)]
+    ranges = [(max(place_of(name), start), after_namespace(name)) for name in sorted(names)]
+    return [(first, end) for first, end in ranges if first < end]
+
+
 def _marked(question: Question, row: Any) -> tuple[int, Mark]:  # noqa: ANN401 - a row
     return row.id, Mark(row.value if question.sort else None, row.namespace, row.name)
 
@@ -120,9 +170,8 @@ def _conditions(question: Question) -> list[_Condition]:
     for text in question.texts:
         # Each part of the text narrows; that it is all there in a row, only the name tells.
         found.append(_Condition(_TABLE.c.folded.contains(text.lower(), autoescape=True)))
-        found += [
-            _Condition(None, _keys_of_terms(question.kind, each)) for each in name_condition(text)
-        ]
+        grams = [terms.c.term == term for term in terms_within(text)] or [begins_term(text)]
+        found += [_Condition(None, _keys_of_terms(question.kind, each)) for each in grams]
     if question.bounds is not None:
         bound = sa.or_(*map(_within, question.bounds)) if question.bounds else sa.false()
         found.append(_Condition(bound, _keys(question.kind, bound)))

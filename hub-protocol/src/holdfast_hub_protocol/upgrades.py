@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from holdfast_hub_protocol import schema
-from holdfast_hub_protocol.listings import index_missing
+from holdfast_hub_protocol.listings import index_missing, listings, terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class NewerSchemaError(Exception):
@@ -32,6 +32,9 @@ def create_or_upgrade(engine: sa.Engine) -> None:
         )
     if version == 1:
         _upgrade(engine)
+    if version == 2:
+        # Made anew from the repositories: terms were not in the order of names.
+        schema.metadata.drop_all(engine, [terms, listings])
     schema.metadata.create_all(engine)
     if version != VERSION:
         with engine.begin() as connection:
