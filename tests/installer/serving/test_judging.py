@@ -32,10 +32,10 @@ def test_one_that_is_as_good_holds() -> None:
 
 
 def test_an_error_that_the_old_one_does_not_make_counts() -> None:
-    bad = Asked(ttft=(0.2, 0.2), errors=("HTTP 500: x",), answers=("a",))
+    bad = Asked(ttft=(0.2,) * 4, errors=("HTTP 500: x", "HTTP 500: x"), answers=("a",))
     assert against(bad) == ["prompt-errors"]
     (finding,) = findings(list(of_prompts(bad, GOOD, LIMITS)))
-    assert "HTTP 500" in finding.detail
+    assert finding.detail.endswith(": HTTP 500: x")
     assert "canary 0.333, serving 0, allowed 0" in finding.detail
     assert against(bad, limits=Thresholds(errors=0.5)) == []
 

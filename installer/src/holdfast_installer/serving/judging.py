@@ -83,7 +83,7 @@ def of_prompts(canary: Asked, serving: Asked, limits: Thresholds) -> Iterator[Fi
         serving=theirs,
         allowed=theirs + limits.errors,
         holds=ours <= theirs + limits.errors and bool(canary.ttft),
-        detail="; ".join(canary.errors[:3]),
+        detail="; ".join(list(dict.fromkeys(canary.errors))[:3]),
     )
     ours_ttft = statistics.median(canary.ttft) if canary.ttft else None
     theirs_ttft = statistics.median(serving.ttft) if serving.ttft else None
