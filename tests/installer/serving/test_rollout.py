@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from holdfast_installer.site_file import load_site
 from holdfast_installer.survey import facts as f
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast_installer.site import Site
@@ -65,6 +67,7 @@ class Played:
     retired: list[str] = field(default_factory=list)
     recorded: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     fail: str = ""
+    locked: int = 0
 
     @property
     def site(self) -> Path:
@@ -80,6 +83,8 @@ class Played:
         self, site: Site, made: Plan, bundle: Path, journal: Path, capabilities: tuple[str, ...]
     ) -> Applied:
         del bundle
+        if self.fail == "lock":
+            raise Refused("Another apply is running on this site; nothing was touched.", ())
         if self.fail == "apply":
             raise HoldfastError("Apply did not finish.")
         self.applied.append((capabilities, made))
@@ -92,6 +97,7 @@ class Played:
         if "workers.py" in command[1]:
             self.changed.append((command[4], command[6]))
         elif "SUFFIXES" in given:
+            assert self.locked, "no apply may meddle while a unit is taken away"
             self.retired.append(f"{command[2]} on {host.name}")
         elif "rounds" in given:
             if self.fail == "ask":
@@ -101,6 +107,13 @@ class Played:
             one, other = self.live.pop(0)
             return _done({"canary": one.model_dump(), "serving": other.model_dump()})
         return _done({})
+
+    @contextlib.contextmanager
+    def lock(self, site: Site, control: Any) -> Iterator[None]:
+        assert (site.name, control.name) == ("quickstart", "control-1")
+        self.locked += 1
+        yield
+        self.locked -= 1
 
     def record(self, _: Site, action: str, **fields: object) -> None:
         if self.fail == "record":
@@ -120,6 +133,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
         monkeypatch.setattr(module, "converged", state.converge)
     monkeypatch.setattr(canaries, "run_on", state.run_on)
     monkeypatch.setattr(canaries, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(canaries, "ApplyLock", state.lock)
     return state
 
 
@@ -234,6 +248,13 @@ def test_whatever_ends_it_early_takes_the_canary_back(played: Played, fault: str
     assert code == 1
     assert len(played.retired) == 1
     assert played.site.read_text() == EXAMPLE
+
+
+def test_another_apply_keeps_what_it_started(played: Played) -> None:
+    played.fail = "lock"
+    with pytest.raises(Refused, match="Another apply"):
+        played.run("rollout", MODEL)
+    assert played.retired == played.changed == []
 
 
 def counted(requests: float, errors: float = 0) -> Counters:

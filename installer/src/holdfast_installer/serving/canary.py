@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any  # Any: JSON of the scripts
 
 from holdfast_installer.console import console
 from holdfast_installer.converge.ansible import collections_root
+from holdfast_installer.converge.lock import ApplyLock
 from holdfast_installer.errors import Finding, HoldfastError, Refused
 from holdfast_installer.remote import run_on
 from holdfast_installer.serving.judging import Asked, Counters, of_traffic
@@ -77,7 +78,15 @@ class Canary:
                 return figures
 
     def take_back(self) -> None:
-        """Send it nothing more, let it end what it has, stop it and leave nothing of it."""
+        """Send it nothing more, let it end what it has, stop it and leave nothing of it.
+
+        Raises Refused while an apply holds the site: it may have made the canary its own by now,
+        and lets go of it otherwise.
+        """
+        with ApplyLock(self.site, self.control):
+            self._take_back()
+
+    def _take_back(self) -> None:
         self._workers("remove", DRAIN_SECONDS)
         program = Path(collections_root(), ROLES, "rollout/files/retire.py").read_text("utf-8")
         done = run_on(self.site, self.host, ["python3", "-", self.unit], given=program)

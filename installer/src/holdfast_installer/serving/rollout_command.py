@@ -12,7 +12,7 @@ import click
 from pydantic import BaseModel, ConfigDict
 
 from holdfast_installer.console import console, emit, json_option, site_option
-from holdfast_installer.errors import EXIT_USAGE, Finding, HoldfastError
+from holdfast_installer.errors import EXIT_USAGE, Finding, HoldfastError, Refused
 from holdfast_installer.remote import operator_name
 from holdfast_installer.serving.canary import CAPABILITIES, Canary, choose, only, tell
 from holdfast_installer.serving.converging import REVISION, converged, planned
@@ -202,6 +202,8 @@ def _judged(  # noqa: PLR0917 - each is one decision of the operator
         if live and not findings(figures):
             console.print(f"Giving it its share of the requests for {live} s.")
             figures += canary.live(live, limits)
+    except Refused:
+        raise  # another apply holds the site: nothing was started, and the unit may be its own
     except BaseException:
         canary.take_back()
         raise
