@@ -27,7 +27,7 @@ LEFTOVER_SECONDS: Final = 24 * 3600
 # The disk is kept busy while bytes arrive, so that the last fsync of 50 GB has little left to do.
 _FLUSH_BYTES: Final = 8 << 20
 # Hashing is the slower half of storing; so much at once is worth another thread for it.
-_HASHED_BESIDE: Final = 2 << 20
+_HASHED_BESIDE: Final = 1 << 20
 
 
 class DigestMismatchError(Exception):

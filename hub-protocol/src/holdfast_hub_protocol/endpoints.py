@@ -123,6 +123,11 @@ class Visit:
         """The body piece by piece, of any size; instead of `body`."""
         return self.incoming.pieces()
 
+    @property
+    def large_pieces(self) -> Iterator[bytes]:
+        """The body a megabyte at a time, quicker than `stream` for more memory."""
+        return self.incoming.large_pieces()
+
     def announce(self) -> None:
         """Have it noted what is about to be done, last thing in the transaction that does it.
 

@@ -46,7 +46,7 @@ def put_part(visit: RepositoryVisit) -> Response:
     # Not there while it is written over: a crash in between must not leave its old name.
     _forget(visit.hub, asked, number)
     with refusals():
-        etag = _partial(visit.hub, asked).write(offset, visit.stream, size)
+        etag = _partial(visit.hub, asked).write(offset, visit.large_pieces, size)
     row = {**_upload(asked), "number": number, "etag": etag, "written_at": int(time.time())}
     with unless_deleted(), visit.hub.metadata.engine.begin() as connection:
         insert_missing(connection, parts, [row])

@@ -28,7 +28,7 @@ def put(visit: RepositoryVisit) -> Response:
         raise errors.bad_request("this object is uploaded in parts")
     check_length(visit, asked.size)
     with refusals(), visit.hub.blobs.receive(asked.size) as incoming:
-        for piece in visit.stream:
+        for piece in visit.large_pieces:
             incoming.write(piece)
         incoming.keep(asked.sha256)
     stage(visit, asked)
