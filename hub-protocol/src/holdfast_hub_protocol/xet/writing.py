@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.endpoints import RepositoryVisit
     from holdfast_hub_protocol.xet.staged import Epoch
 
+_NEARLY: Final = 0.99
+
 
 def upload_xorb(visit: RepositoryVisit) -> Response:
     """Take in a xorb."""
@@ -35,7 +37,8 @@ def upload_xorb(visit: RepositoryVisit) -> Response:
         epoch = _epoch(visit)
         key = f"xorb:{to_hex(digest)}"
         staging = visit.hub.staging
-        staging.reserve(visit.repository, {key: _announced(visit)})
+        announced = _announced(visit)
+        staging.reserve(visit.repository, {key: announced})
         try:
             index = epoch.receive(digest, visit.stream)
         except BaseException:
@@ -43,8 +46,11 @@ def upload_xorb(visit: RepositoryVisit) -> Response:
             raise
         if index is not None:
             visit.details["xorb"] = to_hex(digest)
-            visit.details["size"] = sum(index.lengths)
-            staging.reserve(visit.repository, {key: sum(index.lengths)})
+            visit.details["size"] = size = sum(index.lengths)
+            # What does not compress is a little smaller than announced: not worth another wait
+            # for the disk, which is busy with what came.
+            if not announced * _NEARLY <= size <= announced:
+                staging.reserve(visit.repository, {key: size})
     return JSONResponse({"was_inserted": index is not None})
 
 
