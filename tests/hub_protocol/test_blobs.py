@@ -15,6 +15,7 @@ from holdfast_hub_protocol.blobs import (
     BlobStore,
     Content,
     DigestMismatchError,
+    ReceivedFile,
     SizeMismatchError,
 )
 from holdfast_hub_protocol.git_objects import blob_id
@@ -103,6 +104,30 @@ def test_content_is_received_piece_by_piece(store: BlobStore) -> None:
     assert content == Content(len(CONTENT), DIGEST, blob_id(CONTENT))
     assert store.path(DIGEST).read_bytes() == CONTENT
     assert everything(store) == [store.path(DIGEST)]
+
+
+def test_pieces_of_all_sizes_are_hashed_in_their_order(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones beside their writing; memory that is not theirs may be used again at once."""
+    slow = ReceivedFile._hash
+
+    def lag(self: ReceivedFile, data: bytes) -> None:
+        time.sleep(0.02 if len(data) >= 1 << 20 else 0)
+        slow(self, data)
+
+    monkeypatch.setattr(ReceivedFile, "_hash", lag)
+    memory = bytearray(3 << 20)
+    content = b""
+    pieces = [b"a" * (2 << 20), b"b", memory, b"c" * (1 << 20), memory, b"d" * (1 << 20)]
+    with store.receive() as incoming:
+        for number, piece in enumerate(pieces):
+            memory[:] = bytes([number]) * len(memory)
+            content += piece
+            incoming.write(piece)
+        kept = incoming.keep()
+    assert kept.sha256 == hashlib.sha256(content).hexdigest()
+    assert store.path(kept.sha256).read_bytes() == content
 
 
 def test_received_over_a_damaged_blob_it_mends_it(store: BlobStore, source: Path) -> None:

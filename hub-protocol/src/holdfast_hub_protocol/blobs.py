@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -251,6 +251,7 @@ class ReceivedFile:
         self._expected = expected
         self._sha256 = hashlib.sha256()
         self._git = git
+        self._hashing: Future[None] | None = None
         self._unflushed = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -258,15 +259,17 @@ class ReceivedFile:
         self.size += len(data)
         if self._expected is not None and self.size > self._expected:
             raise SizeMismatchError(f"more than the announced {self._expected} bytes")
+        self._wait()
         if len(data) < _HASHED_BESIDE:
             self._hash(data)
             self._file.write(data)
         else:
-            hashing = self._hasher.submit(self._hash, data)
+            self._hashing = self._hasher.submit(self._hash, data)
             try:
                 self._file.write(data)
             finally:
-                hashing.result()  # the caller may use the memory again
+                if not isinstance(data, bytes):  # the caller may use the memory again
+                    self._wait()
         self._unflushed += len(data)
         if self._unflushed >= _FLUSH_BYTES:
             self._file.flush()
@@ -275,6 +278,12 @@ class ReceivedFile:
             begin, length = self.size - self._unflushed, self._unflushed
             os.posix_fadvise(self._file.fileno(), begin, length, os.POSIX_FADV_DONTNEED)
             self._unflushed = 0
+
+    def _wait(self) -> None:
+        """Wait until what was written before is hashed, too."""
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -294,6 +303,7 @@ class ReceivedFile:
         """Make it a blob, durable when this returns; raise and store nothing if it is not right."""
         if self._expected is not None and self.size != self._expected:
             raise SizeMismatchError(f"{self.size} bytes instead of {self._expected}")
+        self._wait()
         digest = self._sha256.hexdigest()
         if sha256 is not None and digest != sha256:
             raise DigestMismatchError(f"the content has SHA-256 {digest}, not {sha256}")

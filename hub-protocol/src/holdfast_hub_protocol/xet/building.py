@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from holdfast_hub_protocol.blobs import DigestMismatchError
+from holdfast_hub_protocol.xet.chunks import MAX_CHUNK
 from holdfast_hub_protocol.xet.errors import MissingXorbError, WrongContentError, XetError
 from holdfast_hub_protocol.xet.hashing import chunk_hash, range_hash, to_hex
 from holdfast_hub_protocol.xet.xorbs import Segment
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast_hub_protocol.xet.staged import Epoch
     from holdfast_hub_protocol.xet.xorbs import XorbIndex
 
-_BUFFER: Final = 2 << 20
+_READ_AT_ONCE: Final = 1 << 20
 _INDEXES: Final = 16  # about 100 KB each
 _NOTED_AT_ONCE: Final = 4096
 
@@ -56,7 +57,7 @@ class Builder:
         self._progress = progress
         self._indexes: dict[bytes, XorbIndex] = {}
         self._offsets: dict[bytes, list[int]] = {}
-        self._buffer = memoryview(bytearray(_BUFFER))
+        self._buffer = memoryview(bytearray(MAX_CHUNK))
 
     def check(self, file: ShardFile) -> None:
         """Raise XetError unless every run of chunks is here and is the one that is meant."""
@@ -131,13 +132,14 @@ class Builder:
 
     def _copy_run(self, descriptor: int, offset: int, length: int, incoming: Incoming) -> None:
         while length:
-            read = os.preadv(descriptor, [self._buffer[: min(length, _BUFFER)]], offset)
-            if read == 0:
+            # Memory of its own each time: it is hashed while the next is read.
+            piece = os.pread(descriptor, min(length, _READ_AT_ONCE), offset)
+            if not piece:
                 raise MissingXorbError("the content of a xorb is cut off")
-            incoming.write(self._buffer[:read])
-            self._progress(read)
-            offset += read
-            length -= read
+            incoming.write(piece)
+            self._progress(len(piece))
+            offset += len(piece)
+            length -= len(piece)
 
     def _index(self, xorb: bytes) -> XorbIndex:
         if xorb not in self._indexes:
