@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -27,13 +28,13 @@ from holdfast_model_registry.signing_envelope import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from holdfast_model_registry.signing_envelope import TrustedKey
     from holdfast_model_registry.signing_key import RegistryKey
 
 PREDICATE: Final = "https://holdfast.invalid/commit-manifest/v1"
-_BATCH: Final = 200  # commits signed in one transaction
+BATCH: Final = 200  # commits signed in one transaction
 
 commit_manifests: Final = sa.Table(
     "commit_manifests",
@@ -126,6 +127,14 @@ def record(connection: sa.Connection, repository_key: int, oid: str, key: Regist
 
 def record_missing(engine: sa.Engine, key: RegistryKey) -> int:
     """Sign every commit that has no manifest: those from before there were any."""
+    return sum(sign_missing(engine, key))
+
+
+def sign_missing(engine: sa.Engine, key: RegistryKey) -> Iterator[int]:
+    """Do so a batch at a time, oldest first; yield how many each had.
+
+    Commits that come meanwhile are not among them: those are signed as they are published.
+    """
     with engine.connect() as connection:
         missing = connection.execute(
             sa.select(schema.commits.c.repository_id, schema.commits.c.oid)
@@ -137,11 +146,13 @@ def record_missing(engine: sa.Engine, key: RegistryKey) -> int:
             )
             .order_by(schema.commits.c.id)
         ).all()
-    for first in range(0, len(missing), _BATCH):  # one wait for the disk for many
+    for first in range(0, len(missing), BATCH):  # one wait for the disk for many
+        count = 0
         with engine.begin() as connection:
-            for row in missing[first : first + _BATCH]:
-                record(connection, row.repository_id, row.oid, key)
-    return len(missing)
+            for row in missing[first : first + BATCH]:
+                with suppress(KeyError):  # deleted meanwhile
+                    count += record(connection, row.repository_id, row.oid, key)
+        yield count
 
 
 def read_envelope_text(connection: sa.Connection, repository_key: int, oid: str) -> str | None:

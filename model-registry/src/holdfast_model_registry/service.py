@@ -12,7 +12,6 @@ from holdfast_hub_protocol.sending import DirectSender, NginxSender
 from holdfast_hub_protocol.signing import Signer, read_or_make_secret
 from holdfast_hub_protocol.xet import READS_OVER
 from holdfast_model_registry import (
-    commit_manifest,
     commit_manifest_routes,
     opening,
     replication_routes,
@@ -22,6 +21,7 @@ from holdfast_model_registry.admission.admission import PolicyAdmission
 from holdfast_model_registry.admission.observing import Observer
 from holdfast_model_registry.admission.policy import read_policy
 from holdfast_model_registry.card_labels import CardLabels
+from holdfast_model_registry.late_signing import LateSigner, sign_some
 from holdfast_model_registry.policy import (
     LedgerObserver,
     TokenAuthenticator,
@@ -66,10 +66,12 @@ class Service:
     store: TrustStore
     scanner: Scanner
     downloads: DownloadCounter
+    late_signer: LateSigner
 
     def close(self) -> None:
         """Close the ledger with a checkpoint, and the databases."""
         self.scanner.stop()
+        self.late_signer.stop()
         self.downloads.close()
         self.scanner.reviewing.storage.close()
         self.ledger.close()
@@ -127,7 +129,10 @@ def open_service(  # noqa: PLR0913 - a registry is all of this
     )
     scanner.start()
     hub.downloads.start()
-    return Service(create_application(hub, own), ledger, store, scanner, hub.downloads)
+    late_signer = LateSigner(storage, locations.data)
+    late_signer.start()
+    application = create_application(hub, own)
+    return Service(application, ledger, store, scanner, hub.downloads, late_signer)
 
 
 def prepare(
@@ -145,7 +150,7 @@ def prepare(
     storage = open_storage(locations)
     try:
         with one_writer(locations), Ledger(locations.ledger_folder) as ledger:
-            commit_manifest.record_missing(storage.metadata.engine, storage.key)
+            sign_some(storage)
             if locations.trust_database and seed is None:
                 return []  # somebody else's database: nothing here to create
             store = TrustStore(locations.trust_url, ledger=ledger, actor="seed")
