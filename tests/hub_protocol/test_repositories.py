@@ -48,6 +48,19 @@ def test_names_differ_by_more_than_case(world: World) -> None:
     assert world.client.head("/ORG/NAME/resolve/main/.gitattributes").status_code == 200
 
 
+def test_only_who_says_public_makes_a_public_repository(world: World) -> None:
+    """Older clients send `private: false` of themselves, and would show it to the whole site."""
+    for name, asked, private in (
+        ("unasked", {"private": False}, True),
+        ("asked", {"visibility": "public"}, False),
+        ("both", {"private": False, "visibility": "private"}, True),
+    ):
+        assert create(world, name, **asked).status_code == 200
+        assert world.client.get(f"/api/models/ada/{name}").json()["private"] is private
+    world.client.put("/api/models/ada/unasked/settings", json={"private": False})
+    assert world.client.get("/api/models/ada/unasked").json()["private"] is False
+
+
 @pytest.mark.parametrize(
     "body",
     [

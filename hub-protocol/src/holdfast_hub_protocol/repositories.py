@@ -57,11 +57,13 @@ def create(visit: Visit) -> Response:
     except BadIdentifierError as error:
         raise errors.bad_request(str(error)) from error
     private, gated = _private(body), _gated(body)
+    # `private: false` is what older clients send of themselves, in every `hf repo create`.
+    public = private is False and body.get("visibility") is not None
     _decide_on(visit, name)
     attributes = store_file(hub, NAME, default_attributes().encode())
     try:
         with hub.metadata.engine.begin() as connection:
-            repository = _insert(connection, name, private=private is not False, gated=gated or "")
+            repository = _insert(connection, name, private=not public, gated=gated or "")
             hub.authorizer.created(connection, repository.key, name, visit.caller)
             first_commit(connection, hub, visit.caller, repository, [attributes])
             visit.announce()
