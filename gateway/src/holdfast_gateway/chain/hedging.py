@@ -14,6 +14,7 @@ from holdfast_gateway.metering.transaction import Transaction
 
 log = logging.getLogger("holdfast.gateway")
 
+_MOST_OTHERS = 2
 _A_MOMENT = 0.2
 
 Start = Callable[[bool], Attempt]
@@ -21,7 +22,9 @@ Start = Callable[[bool], Attempt]
 
 
 class Race:
-    """At most two attempts, of which the first to answer wins and the other is cancelled.
+    """Two attempts at most, of which the first to answer wins and the other is cancelled.
+
+    A third is made only if a replica falls ill while the second is under way.
 
     One that nobody took, because the balancer or all its replicas are away, is made anew for
     `recover_seconds` and counts once. The second is begun when
@@ -50,7 +53,8 @@ class Race:
         self._transaction = transaction
         self._deadline = deadline
         self._first: Attempt | None = None
-        self._second: asyncio.Task[Attempt] | None = None
+        self._others: list[asyncio.Task[Attempt]] = []
+        self._allowed = 1
         self._won: Attempt | None = None
         self._patience: asyncio.Timeout | None = None
 
@@ -77,8 +81,8 @@ class Race:
             self._watch.leave(self)
             if timer is not None:
                 timer.cancel()
-            if self._second is not None:
-                self._second.cancel()
+            for other in self._others:
+                other.cancel()
             if self._first is not None and self._first is not self._won:
                 self._first.close()
         self._transaction.replica = self._won.replica
@@ -86,6 +90,9 @@ class Race:
 
     def replicas_fell_ill(self, newly: frozenset[str], all_sick: frozenset[str]) -> None:
         """Hear from the watch which replicas the balancer gave up."""
+        if newly and self._others:
+            # The second may have gone to the very replica that fell ill since.
+            self._allowed = _MOST_OTHERS
         mine = None if self._first is None else self._first.replica
         if (mine in all_sick) if mine is not None else newly:
             self._hedge("the balancer gave up a replica", self._go_elsewhere())
@@ -123,28 +130,33 @@ class Race:
 
     async def _rescue(self, failure: AttemptFailedError) -> Attempt:
         """Go on with the second attempt after the first has failed; it may be on its way."""
-        if self._second is None:
+        if not self._others:
             if failure.again is not Again.ELSEWHERE:
                 raise failure.error
-            self._second = asyncio.ensure_future(self._go_after_a_moment())
-            self._second.add_done_callback(_take_note)
-        await asyncio.wait({self._second})
-        try:
-            return self._second.result()
-        except AttemptFailedError as second:
-            raise _worth_telling(failure, second) from second
+            self._begin_other(self._go_after_a_moment())
+        while pending := [other for other in self._others if not other.done()]:
+            await asyncio.wait(pending)
+        if self._won is not None:
+            return self._won
+        last = self._others[-1].exception()
+        second = last if isinstance(last, AttemptFailedError) else failure
+        raise _worth_telling(failure, second) from last
 
     def _suspect(self) -> None:
         self._hedge("no first token in time", self._go_in_turn())
 
     def _hedge(self, reason: str, way: Coroutine[None, None, Attempt]) -> None:
-        if self._second is not None or self._won is not None:
+        if len(self._others) >= self._allowed or self._won is not None:
             way.close()
             return
-        log.info("asking a second replica: %s", reason)
+        log.info("asking another replica: %s", reason)
         self._transaction.hedged = True
-        self._second = asyncio.ensure_future(way)
-        self._second.add_done_callback(_take_note)
+        self._begin_other(way)
+
+    def _begin_other(self, way: Coroutine[None, None, Attempt]) -> None:
+        other = asyncio.ensure_future(way)
+        other.add_done_callback(_take_note)
+        self._others.append(other)
 
     async def _go_after_a_moment(self) -> Attempt:
         await _a_moment()  # a balancer that was killed still takes connections for an instant
