@@ -1,7 +1,8 @@
 """Many repositories without uploading them: a few are seeded, and their rows copied.
 
 The copies differ in name and dates and share their files, cards and readers with what they were
-copied from; what listings are answered from is made by the registry's own code.
+copied from; what listings are answered from, and each commit's manifest, are made by the registry's
+own code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from holdfast_hub_protocol import schema
 from holdfast_hub_protocol.holdings import holdings
 from holdfast_hub_protocol.listings import index_missing
+from holdfast_model_registry.commit_manifest import record_missing
 from holdfast_model_registry.readers import access
 from holdfast_model_registry.storage import Locations, open_storage
 
@@ -66,6 +68,7 @@ def populate(data: Path, count: int) -> None:
                 if rows[table]:
                     connection.execute(table.insert(), rows[table])
     index_missing(engine)
+    record_missing(engine, storage.key)
     with engine.begin() as connection:
         connection.execute(sa.text("ANALYZE"))
     storage.close()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger(__name__)
 _AT_START: Final = 2000  # a second or two
+_PAUSES: Final = 3  # for each second of signing
 
 
 def sign_some(storage: Storage) -> int:
@@ -78,8 +79,8 @@ class LateSigner:
             self._storage.metadata.engine, self._storage.key
         ):
             count += signed
-            # Half of the time is for those who wait for this process, or to write.
-            if self._stop.wait(time.monotonic() - began):
+            # Most of the time is for those who wait for this process, or to write.
+            if self._stop.wait(_PAUSES * (time.monotonic() - began)):
                 break
             began = time.monotonic()
         return count
