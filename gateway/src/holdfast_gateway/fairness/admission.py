@@ -49,19 +49,15 @@ class Fairness:
     def steering(self, question: Question) -> dict[str, object]:
         """Return what the gateway itself puts into the body: priority, cache_salt.
 
-        vLLM serves the lowest priority first and gives up the highest when its memory is full. The
-        number is a time in milliseconds, a long request's later by its patience: so short ones go
-        first, and none is passed over for ever. Clocks of several gateways agree well enough.
+        vLLM serves the lowest priority first and gives up the highest when its memory is full.
+        Responses and messages carry none and stand at 0, so 0 is what everybody begins with.
         """
         lane = lane_of(question.call, self._settings)
-        at = question.time.timestamp()
-        if lane is Lane.LONG:
-            at += self._settings.queue_seconds + self._settings.ageing_seconds
         if question.team is not None:
             salt = self._salts.of("team", question.team)
         else:
             salt = self._salts.of("user", question.principal.name)
-        return {"priority": int(at * 1000), "cache_salt": salt}
+        return {"priority": int(lane is Lane.LONG), "cache_salt": salt}
 
     async def admit(self, question: Question) -> Place:
         """Wait for a place; raise ApiError 429 with an honest Retry-After if it would take long."""
