@@ -88,3 +88,12 @@ def test_the_count_frees_what_was_too_much() -> None:
     found = bound(call(), 64, RULES).counted(10)
     assert (found.prompt, found.completion, found.tokens) == (10, 54, 64)
     assert bound(call(max_tokens=5), 64, RULES).counted(10).tokens == 15
+
+
+def test_a_picture_without_a_type_counts_as_one() -> None:
+    part = {"image_url": {"url": "data:image/png;base64,AAAA"}}
+    asked = call(messages=[{"role": "user", "content": [part, {"type": "image_url", **part}]}])
+    assert bound(asked, None, RULES).prompt == asked.size + 108 + 2 * 16_384
+    tool = {"type": "tool_use", "input": {"file_path": "a"}}
+    asked = call(messages=[{"role": "user", "content": [tool]}])
+    assert bound(asked, None, RULES).prompt == asked.size + 108

@@ -10,6 +10,7 @@ from holdfast_gateway.budgets.terms import BudgetRules
 _COMPLETIONS_DEFAULT = 16
 _PROMPT_FIELDS = ("messages", "input", "prompt", "system", "instructions")
 _MEDIA = ("image", "audio", "video", "file", "document")
+_UNTYPED = {"image_url", "video_url", "audio_url", "input_audio"}  # vLLM needs no type beside them
 # A picture of a few hundred bytes can be as many tokens as a model takes of one.
 _MEDIA_TOKENS = 16_384
 _TOKENS_EACH_INPUT = 8  # special tokens around each text of a batch
@@ -96,7 +97,7 @@ def _media(value: object) -> int:
     if not isinstance(value, dict):
         return 0
     kind = value.get("type")
-    found = isinstance(kind, str) and any(word in kind for word in _MEDIA)
-    return int(found) + sum(
+    typed = isinstance(kind, str) and any(word in kind for word in _MEDIA)
+    return int(typed or not _UNTYPED.isdisjoint(value)) + sum(
         _media(each) for each in value.values() if isinstance(each, dict | list)
     )
