@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast_gateway.api import calls, constraints, endpoints, errors, fields
+from holdfast_gateway.api import calls, constraints, endpoints, errors, fields, structure
 
 PAGE = (Path(__file__).parents[3] / "docs/capabilities/api.md").read_text()
 
@@ -25,7 +25,6 @@ def test_every_field_that_is_not_the_clients() -> None:
 
 def test_every_bound() -> None:
     for bound in (
-        calls._DEEPEST,
         calls._MOST_CHOICES,
         calls._MOST_PROMPTS,
         calls._MOST_MESSAGES,
@@ -33,7 +32,13 @@ def test_every_bound() -> None:
         constraints._LONGEST_PATTERN,
         constraints._MOST_REPEATS,
         constraints._MOST_LENGTHS,
+        constraints._MOST_STOPS,
+        constraints._LONGEST_STOP,
         fields._DEEPEST_CONTENT,
+        structure._DEEPEST,
+        structure._MOST_CONTAINERS,
+        structure._MOST_KEYS,
+        structure._MOST_VALUES,
     ):
         assert f" {bound:,}" in PAGE
     for size in (constraints._LARGEST_FORMAT, constraints._LARGEST_TOOLS):

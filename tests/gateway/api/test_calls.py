@@ -114,3 +114,39 @@ def test_several_prompts_are_several_choices(prompt: Any, *, one: bool) -> None:
     body = json.dumps({"model": "m", "prompt": prompt}).encode()
     assert parse(COMPLETIONS, body).one_choice is one
     assert not chat(n=2).one_choice
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8"])
+def test_a_body_is_utf_8(encoding: str) -> None:
+    # Its bytes bound its tokens: in UTF-16 a Chinese character has two, and may be three tokens.
+    body = json.dumps({"model": "m", "messages": MESSAGES}).encode(encoding)
+    if encoding == "utf-8":
+        assert parse(CHAT, b"\xef\xbb\xbf" + body).model == "m"  # a mark some programs write
+        return
+    with pytest.raises(ApiError) as refusal:
+        parse(CHAT, body)
+    assert refusal.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        b"[" + b",".join([b"{}"] * 100_001) + b"]",
+        b"[" + b",".join([b"[" * 50 + b"]" * 50] * 2001) + b"]",
+        b"[" + b"1," * 1_000_001 + b"1]",
+        b"[" + b'"",' * 1_000_001 + b"1]",
+        b"{" + b",".join(b'"%d":1' % at for at in range(200_001)) + b"}",
+        b"[" + b'"\\\\",' * 1_000_001 + b"1]",
+    ],
+)
+def test_what_takes_long_to_read_is_not_read(many: bytes) -> None:
+    body = b'{"model":"m","messages":[{"role":"user"}],"metadata":' + many + b"}"
+    with pytest.raises(ApiError) as refusal:
+        parse(CHAT, body)
+    assert (refusal.value.status, refusal.value.code) == (400, "request_too_large")
+
+
+def test_a_text_may_have_any_punctuation() -> None:
+    text = '[{,:"\\' * 250_000
+    call = parse(CHAT, json.dumps({"model": "m", "messages": [{"role": text}]}).encode())
+    assert call.request["messages"][0]["role"] == text

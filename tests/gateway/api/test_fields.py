@@ -248,6 +248,10 @@ SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x"] * 1001}}}
         (RESPONSES, {"text": {"a": [{"maxLength": at} for at in range(17)]}}),
         (RESPONSES, {"text": {"a": [{"minLength": [at], "maxLength": 1} for at in range(17)]}}),
         (CHAT, {"tools": [{"function": {"description": "x" * 1000}}] * 600}),
+        (COMPLETIONS, {"stop": ["x"] * 65}),
+        (COMPLETIONS, {"stop": ["x", "x" * 1025]}),
+        (CHAT, {"stop": "x" * 1025}),
+        (MESSAGES, {"stop_sequences": ["x"] * 65}),
     ],
 )
 def test_a_constraint_that_takes_long_to_prepare(endpoint: str, more: dict[str, Any]) -> None:

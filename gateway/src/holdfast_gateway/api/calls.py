@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
-from holdfast_gateway.api import constraints, fields
+from holdfast_gateway.api import constraints, fields, structure
 from holdfast_gateway.api.endpoints import (
     CHAT,
     COMPLETIONS,
@@ -31,7 +31,6 @@ __all__ = [
 T = TypeVar("T")
 
 _LONGEST_NAME = 256
-_DEEPEST = 100  # smg reads 128, and who walks through it here needs no stack of its own
 _MOST_CHOICES = 128
 _MOST_PROMPTS = 2048
 _MOST_MESSAGES = 16384
@@ -168,8 +167,10 @@ def _max_tokens(endpoint: Endpoint, request: dict[str, Any]) -> int | None:
 
 
 def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at field by field
+    structure.check_amount(body)
     try:
-        request = json.loads(body, parse_constant=_no_constant)
+        # UTF-8 alone: in UTF-16 a text has fewer bytes than tokens, and bytes are what bounds it.
+        request = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
     except RecursionError as error:
         raise invalid("The body is nested too deeply.", code="invalid_json") from error
     except ValueError as error:  # bad JSON, bad UTF-8, an integer of thousands of digits
@@ -177,24 +178,8 @@ def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at 
         raise invalid(f"The body is not valid JSON: {reason}.", code="invalid_json") from error
     if not isinstance(request, dict):
         raise invalid(f"The body must be a JSON object, not {_name(request)}.", code="invalid_json")
-    if body.count(b"[") + body.count(b"{") > _DEEPEST and _deeper(request, _DEEPEST):
-        raise invalid("The body is nested too deeply.", code="invalid_json")
+    structure.check_depth(request, body)
     return request
-
-
-def _deeper(request: dict[str, Any], limit: int) -> bool:  # Any: JSON of a stranger
-    """Tell whether lists and objects stand in one another more than so often."""
-    level: list[object] = [request]
-    for _ in range(limit):
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if isinstance(each, dict) else cast("list[object]", each))
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _dump(request: dict[str, Any]) -> bytes:

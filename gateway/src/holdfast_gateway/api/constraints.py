@@ -24,6 +24,9 @@ _MOST_VALUES = 1000
 _LONGEST_PATTERN = 4096
 _MOST_REPEATS = 5000
 _MOST_LENGTHS = 16
+_STOPS = ("stop", "stop_sequences")
+_MOST_STOPS = 64
+_LONGEST_STOP = 1024
 _REPEAT = re.compile(r"([0-9]+)\}")
 _LENGTHS = ("minLength", "maxLength")
 _VALUES = ("enum", "choice")
@@ -35,6 +38,20 @@ def check(request: Mapping[str, Any]) -> None:  # Any: JSON of a stranger
     for field, largest in _LARGEST.items():
         if field in request:
             _check(field, request[field], largest)
+    for field in _STOPS:
+        _check_stops(field, request.get(field))
+
+
+def _check_stops(field: str, value: object) -> None:
+    """Bound what vLLM looks for in every answer after every token, all answers in one thread.
+
+    The gateway too keeps as many events of a stream as a stop string is long, to go on from.
+    """
+    stops = value if isinstance(value, list) else [value]
+    if len(stops) > _MOST_STOPS:
+        raise _too_much(field, f"names more than {_MOST_STOPS} strings")
+    if any(isinstance(each, str) and len(each) > _LONGEST_STOP for each in stops):
+        raise _too_much(field, f"holds a string of more than {_LONGEST_STOP} characters")
 
 
 def _check(field: str, value: object, largest: int) -> None:
