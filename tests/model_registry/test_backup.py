@@ -169,7 +169,7 @@ def test_damage_in_the_backup_is_found_when_it_is_brought_back(
     assert "damaged" in finding.detail
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "row", "empty"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "deflate", "row", "empty"])
 def test_records_that_are_not_whole_bring_nothing_back(
     shelf: Shelf, tmp_path: Path, harm: str
 ) -> None:
@@ -182,6 +182,8 @@ def test_records_that_are_not_whole_bring_nothing_back(
         content = content[: len(content) // 2]
     elif harm == "flip":
         content = content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
+    elif harm == "deflate":
+        content = gzip.compress(b"")[:10] + b"\x07" + content[11:]  # a kind of block that is none
     elif harm == "row":
         content = gzip.compress(b"".join(lines[:-2] + lines[-1:]))
     else:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -166,7 +167,7 @@ def _lines(path: Path, summary: Summary) -> Iterator[tuple[sa.Table, list[Any]]]
                     table = _table(tables, document)
                 else:
                     summary.schema = _schema(document)
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
         raise _damaged(path, str(error)) from error
     if not whole:
         raise _damaged(path, "it breaks off, or its last line is not of its rows")
