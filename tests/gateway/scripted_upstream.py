@@ -39,6 +39,7 @@ class Script:
     balancer_crash_after: int | None = None  # what smg makes of it: an error event, then [DONE]
     done_after: int | None = None  # [DONE] although there is more to come
     hang_after: int | None = None  # nothing more, connection open
+    murmur_after: int | None = None  # the same, but for the balancer's comments
     status: int = 200
     error: Any = None  # body when status is not 200
     comment: bool = False  # keep-alive comments between events
@@ -186,6 +187,9 @@ class ScriptedUpstream:
             return True
         if at == script.hang_after:
             await asyncio.sleep(3600)
+        while at == script.murmur_after:
+            await response.write(b": keep-alive\n\n")
+            await asyncio.sleep(0.05)
         if script.comment:
             await response.write(b": keep-alive\n\n")
         return False

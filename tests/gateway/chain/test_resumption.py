@@ -55,6 +55,7 @@ FAULTS: list[dict[str, Any]] = [
     {"balancer_crash_after": 5},
     {"done_after": 5},
     {"hang_after": 5},
+    {"murmur_after": 5},
     {"crash_after": 2, "crash_again_after": 6},
 ]
 

@@ -28,6 +28,10 @@ class Pulse:
         """Note that it goes on."""
         self._last = self._loop.time()
 
+    def excuse(self, since: float) -> None:
+        """Leave out the time from a moment of the loop's clock until now: nobody was looking."""
+        self._last += self._loop.time() - since
+
     def stop(self) -> None:
         """Look no more."""
         self._timer.cancel()

@@ -148,8 +148,9 @@ class Streaming:
             if view.complete and not view.ends_with_done:
                 self._close()
             if passed:
+                began = asyncio.get_running_loop().time()
                 await self._reply.write(passed)
-                pulse.beat()
+                pulse.excuse(began)  # no beat: what passed may be a comment alone
             if view.failure is not None:
                 raise LostError(view.failure)
         if not view.complete:
