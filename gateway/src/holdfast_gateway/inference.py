@@ -49,8 +49,8 @@ class Inference:
         principal = await services.access.authenticate(
             authorization_of(self._endpoint, request.headers)
         )
-        body = await read_body(request, services.config.limits)
-        call = parse(self._endpoint, body)
+        # Not kept: an answer may take minutes, and the request as it was understood is kept too.
+        call = parse(self._endpoint, await read_body(request, services.config.limits))
         model = services.models.get(call.model)
         decision = services.access.may_infer(principal, call.model, model)
         seen = model if decision.allowed else None
@@ -112,12 +112,12 @@ class Inference:
         except BaseException:  # the client has gone, or we are being stopped
             reservation.settle(transaction.tokens, sent=False)
             raise
-        transaction.waited_seconds = place.waited_seconds
-        transaction.on_first_token = place.answered
-        transaction.on_count = reservation.counted
-        transaction.begin()
-        answer.headers = reservation.headers
         try:
+            transaction.waited_seconds = place.waited_seconds
+            transaction.on_first_token = place.answered
+            transaction.on_count = reservation.counted
+            transaction.begin()
+            answer.headers = reservation.headers
             await answer.give()
         finally:
             place.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -119,6 +120,58 @@ def test_a_full_disk_is_said_once_and_stops_nobody(
     assert caplog.text.count("No space left") == 1
     spool.end(tickets[0], closing())
     spool.written(tickets)
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_file_can_be_made_the_old_one_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_SEGMENT_BYTES", 0)
+    spool = Spool(tmp_path)
+
+    def refuse(_path: Path) -> module.Segment:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Segment", refuse)
+        tickets = [spool.begin(opening(at)) for at in range(3)]
+    assert "Too many open files" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 1
+    spool.written(tickets)
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_fills_up_while_the_recorder_looks(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+
+    class Looked(module.Segment):
+        @property
+        def finished(self) -> int:
+            spool._full.append(other)  # as the event loop does
+            return -1
+
+        @finished.setter
+        def finished(self, _value: int) -> None:
+            pass
+
+    other = module.Segment(tmp_path / "1-1.jsonl")
+    spool._full.append(Looked(tmp_path / "1-0.jsonl"))
+    spool.written([spool.begin(opening())])
+    assert list(spool._full)[1:] == [other]
+    spool._full.clear()
+    spool.close()
+
+
+def test_a_predecessor_that_ends_while_its_files_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    listed = Path.glob
+    gone = tmp_path / "1-0.jsonl"
+    monkeypatch.setattr(Path, "glob", lambda *what: [*listed(*what), gone])
+    assert spool.recover() == []
     spool.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -90,8 +90,7 @@ class Spool:
     def begin(self, opening: Opening) -> Ticket:
         """Note that a request is on its way to an upstream."""
         if self._current.size > _SEGMENT_BYTES:
-            self._full.append(self._current)
-            self._current = self._new()
+            self._turn_over()
         segment = self._current
         number = segment.begun
         segment.begun += 1
@@ -110,7 +109,8 @@ class Spool:
         for segment, written in numbers.items():
             self._write(segment, ["w", written])
             segment.finished += len(written)
-        for segment in [each for each in self._full if each.finished == each.begun]:
+        full = tuple(self._full)  # in one step: the event loop may add one meanwhile
+        for segment in [each for each in full if each.finished == each.begun]:
             self._full.remove(segment)
             segment.remove()
 
@@ -120,7 +120,7 @@ class Spool:
         A file that cannot be understood is kept under another name.
         """
         left = []
-        for path in sorted(self._folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
+        for path in sorted(self._folder.glob("*.jsonl"), key=_written_at):
             if path == self._current.path:
                 continue
             segment = Segment(path)
@@ -151,6 +151,18 @@ class Spool:
                 os.close(segment.descriptor)
         self._full.clear()
 
+    def _turn_over(self) -> None:
+        """Go on in a new file, or, where none can be made, in the old one."""
+        try:
+            fresh = self._new()
+        except OSError as error:
+            if not self._failing:
+                log.error("no new file in %s: %s", self._folder, error)  # noqa: TRY400  # said by the error itself
+            self._failing = True
+            return
+        self._full.append(self._current)
+        self._current = fresh
+
     def _new(self) -> Segment:
         while True:
             segment = Segment(self._folder / f"{os.getpid()}-{self._count}.jsonl")
@@ -173,6 +185,13 @@ class Spool:
 
 
 _dump = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # a predecessor has just written all that was in it
+        return 0.0
 
 
 def _lock(segment: Segment) -> bool:
