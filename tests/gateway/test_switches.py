@@ -251,6 +251,22 @@ async def test_new_requests_are_barred_while_it_holds(small: Site) -> None:
             switches.check(question)
 
 
+async def test_what_was_stopped_before_the_start_is_barred_from_the_first_request_on(
+    small: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = await small.question("ada")
+    small.operator.kill("model", ID)
+    async with small.watched() as switches:
+        with pytest.raises(ApiError, match="was stopped"):
+            switches.check(question)
+    # Who cannot read the switches yet lets nobody in.
+    monkeypatch.setattr(small.access.store, "changes", _away)
+    async with small.watched() as switches:
+        with pytest.raises(ApiError) as unknown:
+            switches.check(question)
+        assert unknown.value.code == "identity_unavailable"
+
+
 async def test_the_door_tells_who_is_stopped_and_nobody_else(small: Site) -> None:
     small.operator.kill("user", "ada", "left for good")
     for name in ("ada", "scout"):

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -28,6 +29,7 @@ from holdfast_trust.switches import Switch
 log = logging.getLogger("holdfast.gateway")
 
 POLL_SECONDS: Final = 0.2
+_FIRST_POLL_SECONDS: Final = 2.0
 _LAST_POLL_SECONDS: Final = 2.0
 
 
@@ -48,6 +50,8 @@ class Switches:
         self._clock = clock or Clock().now
         self._thrown: dict[tuple[str, str], Switch] = {}
         self._seen_at = time.perf_counter()
+        self._tried = asyncio.Event()
+        self._known = False
         # Of the thread alone: the number last seen, and when it was first seen.
         self._changes: int | None = None
         self._since = 0.0
@@ -59,6 +63,9 @@ class Switches:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         self._minding = asyncio.create_task(self._mind())
+        with suppress(TimeoutError):  # a database that hangs keeps nobody from starting
+            async with asyncio.timeout(_FIRST_POLL_SECONDS):
+                await self._tried.wait()
         return self
 
     async def __aexit__(
@@ -73,7 +80,12 @@ class Switches:
         await asyncio.to_thread(self._thread.join, _LAST_POLL_SECONDS)
 
     def check(self, question: Question) -> None:
-        """Raise ApiError 403 for a request that a switch bars."""
+        """Raise ApiError 403 for a request that a switch bars, 503 before any could be read.
+
+        Teams and models are stopped here alone: no token tells of them.
+        """
+        if not self._known:
+            raise _unreadable()
         barred = self._on(question)
         if barred is not None:
             raise barred
@@ -108,6 +120,9 @@ class Switches:
                     known = isinstance(error, TrustError)
                     log.error("the switches cannot be read: %s", error, exc_info=not known)  # noqa: TRY400  # as known says
                 self._failing = True
+            if not self._tried.is_set():
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    self._loop.call_soon_threadsafe(self._tried.set)
             if self._closing.wait(POLL_SECONDS):
                 return
 
@@ -152,7 +167,7 @@ class Switches:
     ) -> None:
         self._seen_at = began
         if thrown is not None:
-            self._thrown = thrown
+            self._thrown, self._known = thrown, True
             for running in self._inflight.all:
                 barred = self._on(running.question)
                 if barred is not None:
@@ -187,12 +202,14 @@ class Switches:
                 if late is not None:
                     running.stop(_ended(late))
             if time.perf_counter() - self._seen_at > self._blind_seconds:
-                self._inflight.stop_all(
-                    unavailable(
-                        "Whether this may go on cannot be checked now. Try again in a moment.",
-                        code="identity_unavailable",
-                    )
-                )
+                self._inflight.stop_all(_unreadable())
+
+
+def _unreadable() -> ApiError:
+    return unavailable(
+        "Whether this may go on cannot be checked now. Try again in a moment.",
+        code="identity_unavailable",
+    )
 
 
 def _ended(refusal: Refusal) -> ApiError:
