@@ -390,3 +390,27 @@ def test_a_place_that_is_free_costs_little() -> None:
         return (loop.time() - began) / rounds
 
     assert min(asyncio.run(measure(2000)) for _ in range(5)) < 50e-6
+
+
+async def test_a_team_that_fills_the_waiting_room_makes_way() -> None:
+    bench = Bench(size(8, queue_length=6))
+    inside = [bench.come(LONG, "flood") for _ in range(7)]
+    await settle()
+    flood = [bench.come(LONG, "flood") for _ in range(8)]
+    await settle()
+    assert [each.done() for each in flood] == [False] * 6 + [True] * 2
+    flood[5].cancel()  # called off, and has not run when another one looks
+    others = [bench.come(LONG, "other") for _ in range(4)]
+    await settle()
+    # Three each: the fourth of the others would only take another's turn.
+    assert [each.done() for each in flood] == [False] * 3 + [True] * 5
+    assert [each.done() for each in others] == [False] * 3 + [True]
+    for each in (flood[4], others[3]):
+        assert isinstance(each.exception(), OverloadedError)
+    for each in inside:
+        (await each).leave()
+    for each in (*flood[:3], *others[:3]):
+        (await each).leave()
+    assert bench.empty
+    for each in (*flood[6:], flood[3]):
+        assert isinstance(each.exception(), OverloadedError)

@@ -112,6 +112,18 @@ class FairQueue(Generic[Item]):
         together = self._contending + (0.0 if waiting else weight)
         return min(self._length + 1.0, (waiting + 1) * together / weight)
 
+    def waiting(self, team: str) -> int:
+        """Return how many of a team's wait."""
+        line = self._lines.get(team)
+        return 0 if line is None else len(line.items)
+
+    def longest(self) -> tuple[str, Item] | None:
+        """Return the team of which most wait, and its last item; None where nobody does."""
+        team, line = max(
+            self._lines.items(), key=lambda each: len(each[1].items), default=("", None)
+        )
+        return None if line is None or not line.items else (team, next(reversed(line.items)))
+
     def _line(self, team: str, weight: float) -> _Line[Item]:
         line = self._lines.get(team)
         if line is None:

@@ -137,7 +137,7 @@ class Turnstile:
         team, lane = place.team, place.lane
         queue, patience = self._queues[lane], self._size.queue_seconds[lane]
         expected = self._expected_seconds(team, lane)
-        if len(queue) >= self._size.queue_length or expected > patience:
+        if expected > patience or not self._has_room(team, lane):
             self.traffic[lane].shed += 1
             raise OverloadedError(expected)
         waiter = _Waiter(place, asyncio.get_running_loop().create_future())
@@ -153,13 +153,29 @@ class Turnstile:
             if waiter.waits:
                 self._drop(waiter)
                 self._let_in()  # it may have been the one all others waited behind
-            elif not waiter.turn.cancelled():
+            elif not waiter.turn.cancelled() and waiter.turn.exception() is None:
                 place.leave()  # it was our turn, and just then we were called off
             if isinstance(error, TimeoutError):
                 self.traffic[lane].shed += 1
                 raise OverloadedError(self._expected_seconds(team, lane)) from error
             raise
         return place
+
+    def _has_room(self, team: Team, lane: Lane) -> bool:
+        """Say whether one more may wait; of a team that fills the room the last one makes way."""
+        queue = self._queues[lane]
+        if len(queue) < self._size.queue_length:
+            return True
+        found = queue.longest()
+        if found is None or queue.waiting(found[0]) <= queue.waiting(team.name) + 1:
+            return False
+        waiter = found[1]
+        self._drop(waiter)
+        if not waiter.turn.done():  # called off, and has not run since
+            self.traffic[lane].shed += 1
+            expected = self._expected_seconds(waiter.place.team, lane)
+            waiter.turn.set_exception(OverloadedError(expected))
+        return True
 
     def _drop(self, waiter: "_Waiter") -> None:
         """Take somebody out of the queue who waits no longer."""
