@@ -93,6 +93,19 @@ def test_a_response_that_failed_is_a_failure() -> None:
     assert ResponsesView().see(b"{") is None
 
 
+def test_what_was_asked_is_no_part_of_a_failure() -> None:
+    reads = ResponsesView()
+    failed = {"instructions": "a secret", "error": {"code": "server_error", "message": "broke"}}
+    reads.see(json.dumps({"type": "response.failed", "response": failed}).encode())
+    assert reads.failure is not None
+    assert "broke" in reads.failure
+    assert "secret" not in reads.failure
+    reads = ResponsesView()
+    reads.see(b'{"type":"response.output_text.delta","delta":"a secret')
+    assert reads.failure is not None
+    assert "secret" not in reads.failure
+
+
 def test_an_incomplete_response_is_whole() -> None:
     reads = ResponsesView()
     reads.see(b'{"type":"response.incomplete","response":{"usage":{"output_tokens":3}}}')

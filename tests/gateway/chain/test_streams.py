@@ -100,3 +100,15 @@ def test_what_is_no_stream_is_an_error(gateway: RunningGateway) -> None:
     assert gateway.post(chat(Script(raw="<html>"))).status_code == 502
     whole = chat(Script(raw="<html>")) | {"stream": False}
     assert gateway.post(whole).status_code == 502
+
+
+def test_a_refusal_that_quotes_the_request_is_told_to_the_client_alone(
+    gateway: RunningGateway,
+) -> None:
+    quoting = {"error": {"message": "wrong input: 'my own secret'", "type": "Bad", "code": 400}}
+    answer = gateway.post(chat(Script(status=400, error=quoting)))
+    assert answer.json()["error"]["message"] == "wrong input: 'my own secret'"
+    broken = {"error": {"message": "no such kernel", "type": "Internal", "code": 500}}
+    assert gateway.post(chat(Script(status=500, error=broken))).status_code == 502
+    until(lambda: "no such kernel" in gateway.log())
+    assert "my own secret" not in gateway.log()

@@ -12,7 +12,8 @@ from holdfast_gateway.api.errors import (
 )
 from holdfast_gateway.chain.balancer import NOT_REACHED
 
-_TOLD = {400, 409, 413, 415, 422}
+TOLD = frozenset({400, 409, 413, 415, 422})
+"""What is wrong with the request: told to who made it, and to nobody else: it quotes from it."""
 
 
 def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) -> ApiError:
@@ -22,7 +23,7 @@ def read_refusal(status: int, body: bytes, retry_after: str | None, model: str) 
     workers is not: it names addresses.
     """
     message, code, param = _parts(body)
-    if status in _TOLD:
+    if status in TOLD:
         return invalid(
             message or "The model's server refused the request.",
             code=code or "invalid_request",

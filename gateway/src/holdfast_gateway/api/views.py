@@ -100,7 +100,7 @@ class _TypedView:
             or kind in self.failures
             or event.get("error") is not None
         ):
-            self.failure = data[:500].decode(errors="replace")
+            self.failure = _told_of(event)
             return None
         self._name = kind
         self._count(kind, event)
@@ -153,6 +153,14 @@ def view_for(call: Call, trace: Trace | None = None) -> View:
     if shape is Shape.ANTHROPIC:
         return MessagesView()
     return StreamView(call, trace)
+
+
+def _told_of(event: object) -> str:
+    """Return what went wrong, and nothing of what was asked or answered: it goes to the log."""
+    if not isinstance(event, dict):
+        return "an event is not JSON"
+    error = event.get("error") or _inside(event, "response").get("error")
+    return f"{str(event.get('type'))[:64]!r}: {str(error)[:500]}"
 
 
 def _inside(event: Mapping[str, object], key: str) -> Mapping[str, object]:

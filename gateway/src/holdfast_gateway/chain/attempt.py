@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from holdfast_gateway.api.errors import ApiError, unavailable, upstream_failed, upstream_timeout
-from holdfast_gateway.api.refusals import read_refusal
+from holdfast_gateway.api.refusals import TOLD, read_refusal
 from holdfast_gateway.chain.balancer import Again, again_after, headers, replica_of
 from holdfast_gateway.chain.sse import EventSplitter, EventTooLargeError, data_of
 from holdfast_gateway.chain.upstream import Upstream
@@ -131,7 +131,7 @@ class Attempt:
             self._request_id,
             self._url,
             response.status,
-            body,
+            b"(told to the client)" if response.status in TOLD else body,
         )
         refusal = read_refusal(
             response.status, body, response.headers.get("Retry-After"), self._model
