@@ -44,6 +44,7 @@ class Script:
     error: Any = None  # body when status is not 200
     comment: bool = False  # keep-alive comments between events
     raw: str | None = None  # this instead of an answer
+    raw_times: int = 1
 
     @classmethod
     def of(cls, text: object) -> Script:
@@ -205,7 +206,7 @@ class ScriptedUpstream:
             if script.status != 200:
                 return web.json_response(script.error, status=script.status)
             if script.raw is not None:
-                return web.Response(text=script.raw)
+                return web.Response(text=script.raw * script.raw_times)
             if seen.body.get("stream"):
                 return await self._stream(request, seen, script, chat=chat)
             answer = await _whole(seen, script, chat=chat)

@@ -138,17 +138,38 @@ def test_data_of_several_lines_stay_one_event() -> None:
     assert b"\r" not in framed
 
 
+def count(endpoint: str, answer: object) -> Tokens:
+    return read_whole(endpoint, json.dumps(answer, separators=(",", ":")).encode())
+
+
 def test_usage_of_whole_answers() -> None:
     for endpoint in (RESPONSES, MESSAGES):
         answer = scripted_apis.whole(endpoint, {"model": "m"}, WORDS, 10, 4)
-        assert read_whole(endpoint, answer) == Tokens(10, 4, 3)
-        assert read_whole(endpoint, {}) == Tokens()
-        assert read_whole(endpoint, []) == Tokens()
+        assert count(endpoint, answer) == Tokens(10, 4, 3)
+        assert count(endpoint, {}) == Tokens()
+        assert count(endpoint, []) == Tokens()
     usage = {"input_tokens": 2, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 5}
-    assert read_whole(MESSAGES, {"usage": usage | {"output_tokens": 1}}) == Tokens(10, 5, 1)
-    assert read_whole(CHAT, {"usage": {"prompt_tokens": 2, "completion_tokens": 1}}).prompt == 2
+    assert count(MESSAGES, {"usage": usage | {"output_tokens": 1}}) == Tokens(10, 5, 1)
+    assert count(CHAT, {"usage": {"prompt_tokens": 2, "completion_tokens": 1}}).prompt == 2
     counted = scripted_apis.whole(scripted_apis.COUNT_TOKENS, {}, [], 10, 0)
-    assert read_whole(scripted_apis.COUNT_TOKENS, counted) == Tokens(0, 0, 0)
+    assert count(scripted_apis.COUNT_TOKENS, counted) == Tokens(0, 0, 0)
+
+
+def test_a_long_answer_is_counted_without_reading_it_all() -> None:
+    usage = {"prompt_tokens": 2, "completion_tokens": 9}
+    said = '"usage":{"prompt_tokens":0,"completion_tokens":0}' + "x" * (1 << 20)
+    # A token of that name after it, as vLLM 0.32 puts the prompt's log probabilities last.
+    answer = {"choices": [{"text": said}], "usage": usage, "prompt_logprobs": [{"usage": -1.5}]}
+    assert count(CHAT, answer) == Tokens(2, None, 9)
+    body = json.dumps(answer, separators=(",", ":")).encode()
+    assert read_whole(CHAT, b"?" + body[1:]) == Tokens(2, None, 9)  # this is what is not read
+    assert count(CHAT, answer | {"usage": None}) == Tokens()
+    # A response repeats what its client wrote, which may look like a count.
+    tools = [{"parameters": {"usage": {"input_tokens": 0, "output_tokens": 0}}}]
+    answer = {"usage": {"input_tokens": 2, "output_tokens": 9}, "tools": tools, "text": said}
+    assert count(RESPONSES, answer) == Tokens(2, None, 9)
+    with pytest.raises(ValueError, match="Expecting"):
+        read_whole(CHAT, b"<" * (2 << 20))
 
 
 RECORDED = Path(__file__).with_name("recorded")

@@ -112,3 +112,8 @@ def test_a_refusal_that_quotes_the_request_is_told_to_the_client_alone(
     assert gateway.post(chat(Script(status=500, error=broken))).status_code == 502
     until(lambda: "no such kernel" in gateway.log())
     assert "my own secret" not in gateway.log()
+
+
+def test_an_answer_that_is_no_stream_has_a_largest_size(gateway: RunningGateway) -> None:
+    answer = gateway.post(chat(Script(raw="1" * 1024, raw_times=129 << 10)) | {"stream": False})
+    assert "larger than 128 MiB" in answer.json()["error"]["message"]

@@ -1,19 +1,52 @@
 """Reading what an upstream counted, in the words of each API."""
 
+import json
 from collections.abc import Mapping
 
 from holdfast_gateway.api.endpoints import ENDPOINTS, Generates, Shape
 from holdfast_gateway.metering.tokens import Tokens
 from holdfast_gateway.metering.tokens import read_usage as read_openai_usage
 
+_KEY = b'"usage":'
+_LONGEST_USAGE = 4096
+_LONG = 1 << 20
+_DECODER = json.JSONDecoder()
 
-def read_whole(endpoint: str, answer: object) -> Tokens:
-    """Return the count of a whole answer; unknown where it has none."""
+
+def read_whole(endpoint: str, body: bytes) -> Tokens:
+    """Return the count of a whole answer, unknown where it has none; ValueError if it is no JSON.
+
+    One of megabytes, such as log probabilities of many choices, is not read as a whole: every
+    other answer would wait for it.
+    """
     row = ENDPOINTS[endpoint]
+    usage = _last_usage(body) if len(body) > _LONG and row.shape is Shape.OPENAI else None
+    if usage is None:
+        answer = json.loads(body)
+        usage = answer.get("usage") if isinstance(answer, Mapping) else None
     if row.generates is Generates.NUMBER:
         return Tokens(0, 0, 0)  # counted by the tokenizer alone: no model ran
-    usage = answer.get("usage") if isinstance(answer, Mapping) else None
     return read_usage(row.shape, usage) if isinstance(usage, Mapping) else Tokens()
+
+
+def _last_usage(body: bytes) -> object:
+    """Find the usage in an answer of OpenAI's shape; None where it has to be looked for.
+
+    A key with its quotes bare cannot stand inside a JSON string, and in this shape nothing that a
+    client wrote comes back but in strings. A token of that name has a number.
+    """
+    at = body.rfind(_KEY)
+    while at >= 0:
+        begin = at + len(_KEY)
+        try:
+            text = body[begin : begin + _LONGEST_USAGE].decode(errors="replace").lstrip()
+            found, _ = _DECODER.raw_decode(text)
+        except ValueError:
+            return None
+        if isinstance(found, dict):
+            return found
+        at = body.rfind(_KEY, 0, at)
+    return None
 
 
 def read_usage(shape: Shape, usage: Mapping[str, object]) -> Tokens:

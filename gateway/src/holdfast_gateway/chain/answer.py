@@ -1,7 +1,6 @@
 """Giving one answer: from a pool to the client, whole or part by part."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -118,7 +117,7 @@ class Answer:
         race = Race(start, watch, self._limits, self._transaction, deadline=None)
         attempt = await race.run()
         try:
-            self._transaction.tokens = read_whole(call.endpoint, json.loads(attempt.body))
+            self._transaction.tokens = read_whole(call.endpoint, attempt.body)
         except ValueError as error:
             raise upstream_failed(
                 f"The server of '{call.model}' sent an answer that is not JSON."

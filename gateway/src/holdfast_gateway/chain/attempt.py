@@ -15,6 +15,7 @@ from holdfast_gateway.chain.upstream import Upstream
 log = logging.getLogger("holdfast.gateway")
 
 _REFUSAL_BYTES = 65536
+_LARGEST_ANSWER = 128 * 1024 * 1024
 _DONE = b"[DONE]"
 _FAILURES = (_DONE, b'{"error"', b'{"type":"error"')
 
@@ -75,7 +76,7 @@ class Attempt:
             if self._stream:
                 await self._first_event(response)
             else:
-                self.body = await response.read()
+                self.body = await self._whole(response)
         except AttemptFailedError:
             raise
         except aiohttp.ClientConnectorError as error:
@@ -123,6 +124,17 @@ class Attempt:
         if _is_failure(said):
             log.warning("%s: %s failed: %.500r", self._request_id, self.replica, said)
             raise AttemptFailedError(self._broken(), Again.ELSEWHERE)
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for block in response.content.iter_any():
+            parts.append(block)
+            size += len(block)
+            if size > _LARGEST_ANSWER:
+                message = "The answer is larger than 128 MiB. Ask for less, or for a stream."
+                raise AttemptFailedError(upstream_failed(message), Again.NO)
+        return b"".join(parts)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> AttemptFailedError:
         body = await response.content.read(_REFUSAL_BYTES)

@@ -26,12 +26,6 @@ def read_usage(usage: Mapping[str, object]) -> Tokens:
     return Tokens(_count(usage.get("prompt_tokens")), cached, completion)
 
 
-def read_answer(answer: object) -> Tokens:
-    """Read the usage of a whole answer; unknown where it has none."""
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    return read_usage(usage) if isinstance(usage, dict) else Tokens()
-
-
 class Tally:
     """The running count of a stream.
 
