@@ -46,6 +46,7 @@ def test_listen_can_be_given_from_outside(tmp_path: Path) -> None:
         (("models", 0, "upstream"), "http://h:1/v1", r"models\[0\].upstream"),
         (("models", 0, "upstream"), "file:///etc", r"models\[0\].upstream"),
         (("models", 0, "id"), "", r"models\[0\].id"),
+        (("models", 0, "id"), "starter", r"models\[0\].id: .*org/name.*stop"),
         (("models", 1, "id"), "holdfast/starter", r"\(whole file\).*two models"),
         (("models", 0, "labels"), {"colour": "red"}, r"models\[0\].labels.colour"),
         (("limits", "idle_seconds"), 0, "limits.idle_seconds"),

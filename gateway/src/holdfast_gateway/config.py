@@ -12,6 +12,7 @@ from holdfast_gateway.budgets.terms import Budget, BudgetRules
 from holdfast_gateway.budgets.terms import faults as budget_faults
 from holdfast_gateway.fairness.settings import FairnessSettings
 from holdfast_gateway.metering.tariff import Tariff
+from holdfast_trust.switches import MODEL_NAME
 
 
 class ConfigError(Exception):
@@ -45,7 +46,15 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _model(value: str) -> str:
+    if not MODEL_NAME.fullmatch(value):
+        msg = "expected org/name: under another name nobody could stop it (holdfast kill model)"
+        raise ValueError(msg)
+    return value
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
+ModelName = Annotated[str, AfterValidator(_model)]
 LoopbackListen = Annotated[str, AfterValidator(_loopback)]
 PrometheusUrl = Annotated[str, AfterValidator(_upstream)]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
@@ -93,7 +102,7 @@ class Pool(_Strict):
 class Model(_Strict):
     """One model clients can name, and the pools that serve it."""
 
-    id: str = Field(min_length=1, max_length=256, description="Name clients send: org/name.")
+    id: ModelName = Field(description="Name clients send: org/name.")
     upstream: UpstreamUrl = Field(description="Base URL of the load balancer of its pool.")
     ttft_seconds: Seconds | None = Field(
         default=None, description="Instead of limits.ttft_seconds: for what is slow to begin."

@@ -20,7 +20,8 @@ SwitchKind = Literal["agent", "key", "user", "service", "team", "model"]
 KINDS: Final[tuple[SwitchKind, ...]] = get_args(SwitchKind)
 
 _LONGEST_REASON: Final = 500
-_MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,159}")
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,159}")
+"""How a model is named that can be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _check(connection: Connection, kind: SwitchKind, name: str, *, lifting: bool
     if kind == "team":
         find_team(connection, name)
     elif kind == "model":
-        if not _MODEL.fullmatch(name):
+        if not MODEL_NAME.fullmatch(name):
             raise TrustError(
                 f"{name!r} is no model", cause="a model is named as clients name it: org/name"
             )
