@@ -102,3 +102,13 @@ def test_cached_tokens_are_read_from_the_sum() -> None:
     details = {"prompt_tokens_details": {"cached_tokens": 2}}
     seen.see(json.dumps({"choices": [], "usage": USAGE | details}, separators=(",", ":")).encode())
     assert seen.tally.tokens == Tokens(3, 2, 1)
+
+
+def test_what_a_balancer_says_after_the_sum_is_not_heard() -> None:
+    seen = view(wants_usage=True)
+    end = b'{"id":"a","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":1}}'
+    assert seen.see(end) == end
+    assert seen.complete
+    for late in (b'{"error":{"message":"unexpected EOF"}}', end, b"nonsense"):
+        assert seen.see(late) is None
+    assert (seen.complete, seen.failure) == (True, None)

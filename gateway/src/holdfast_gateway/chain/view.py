@@ -47,6 +47,8 @@ class StreamView:
 
     def see(self, data: bytes) -> bytes | None:
         """Take the data of an event, not [DONE]; return what the client gets, None for nothing."""
+        if self._settled:  # what a balancer says when a connection is closed uncleanly
+            return None
         cut = _cut_usage(data)
         if cut is not None:
             head, usage = cut
