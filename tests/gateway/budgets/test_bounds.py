@@ -97,3 +97,9 @@ def test_a_picture_without_a_type_counts_as_one() -> None:
     tool = {"type": "tool_use", "input": {"file_path": "a"}}
     asked = call(messages=[{"role": "user", "content": [tool]}])
     assert bound(asked, None, RULES).prompt == asked.size + 108
+
+
+def test_an_echo_of_nothing_more_is_one_token() -> None:
+    asked = call(COMPLETIONS, echo=True, max_tokens=0)  # as vLLM 0.32 generates and counts it
+    assert bound(asked, None, RULES).completion == 1
+    assert bound(asked, 64, RULES).counted(3).tokens == 4

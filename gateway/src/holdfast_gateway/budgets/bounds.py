@@ -68,6 +68,7 @@ def bound(call: Call, context: int | None, rules: BudgetRules) -> Bound:
     asked = _asked(call)
     if asked is None:
         asked = rules.completion_tokens if context is None else context
+    asked = max(asked, 1)  # what only echoes is generated one token all the same
     each = asked if context is None else min(asked, context - 1)
     return Bound(prompt, each, prompts * call.choices_per_prompt, prompts, context)
 
