@@ -9,6 +9,7 @@ from holdfast_gateway.api.calls import CHAT, COMPLETIONS, EMBEDDINGS, INTERNAL_F
 from holdfast_gateway.api.errors import ApiError
 
 MESSAGES = [{"role": "user", "content": "hello"}]
+BAD = ("invalid_json", None)
 
 
 def chat(**more: Any) -> Call:
@@ -72,6 +73,7 @@ def test_a_doubled_key_reaches_the_upstream_once() -> None:
         (CHAT, b"[" * 100_000, "invalid_json", None),
         (CHAT, b'{"model": ' + b"1" * 5000 + b"}", "invalid_json", None),
         (CHAT, b'{"model":"m","messages":[{"role":"u"}],"x":1e999}', "invalid_json", None),
+        (CHAT, b'{"model":"m","messages":[{"role":"u"}],"x":' + b"1" * 101 + b"}", *BAD),
         (CHAT, b"{}", "missing_required_parameter", "model"),
         (CHAT, b'{"model": ""}', "invalid_value", "model"),
         (CHAT, b'{"model": "\\ud800"}', "invalid_value", "model"),

@@ -31,6 +31,7 @@ __all__ = [
 T = TypeVar("T")
 
 _LONGEST_NAME = 256
+_LONGEST_INTEGER = 100
 _MOST_CHOICES = 128
 _MOST_PROMPTS = 2048
 _MOST_MESSAGES = 16384
@@ -170,7 +171,9 @@ def _load(body: bytes) -> dict[str, Any]:  # Any: JSON of a stranger, looked at 
     structure.check_amount(body)
     try:
         # UTF-8 alone: in UTF-16 a text has fewer bytes than tokens, and bytes are what bounds it.
-        request = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+        request = json.loads(
+            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_integer
+        )
     except RecursionError as error:
         raise invalid("The body is nested too deeply.", code="invalid_json") from error
     except ValueError as error:  # bad JSON, bad UTF-8, an integer of thousands of digits
@@ -191,6 +194,12 @@ def _dump(request: dict[str, Any]) -> bytes:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER:  # reading them takes the square of their length
+        raise ValueError(f"an integer has more than {_LONGEST_INTEGER} digits")
+    return int(digits)
 
 
 def _name(value: object) -> str:
