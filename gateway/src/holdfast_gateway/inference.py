@@ -112,16 +112,21 @@ class Inference:
         except BaseException:  # the client has gone, or we are being stopped
             reservation.settle(transaction.tokens, sent=False)
             raise
+
+        def release() -> None:
+            place.leave()
+            reservation.settle(transaction.tokens, sent=transaction.sent)
+
         try:
             transaction.waited_seconds = place.waited_seconds
             transaction.on_first_token = place.answered
             transaction.on_count = reservation.counted
+            transaction.on_whole = release
             transaction.begin()
             answer.headers = reservation.headers
             await answer.give()
         finally:
-            place.leave()
-            reservation.settle(transaction.tokens, sent=transaction.sent)
+            release()
 
 
 def _session(request: Request) -> str | None:

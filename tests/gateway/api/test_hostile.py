@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -169,6 +170,27 @@ def test_who_reads_nothing_is_let_go(tmp_path: Path, upstream: ScriptedUpstream)
         row = gateway.rows(1)[0]
         assert row["state"] == "aborted"
         assert 0 < row["completion_tokens"] < 100_000
+
+
+def test_who_does_not_read_a_whole_answer_is_let_go_and_holds_no_place(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    only_one = {"slots": 1, "short_share": 0, "queue_seconds": 0.5}
+    limits = {"idle_seconds": 2}
+    with (
+        run_gateway(tmp_path, upstream.url, limits=limits, fairness=only_one) as gateway,
+        connect(gateway) as client,
+    ):
+        body = json.dumps(chat(tokens=4_000_000) | {"stream": False}).encode()
+        client.sendall(head(len(body)) + body)
+        gateway.rows(1)  # it is here, and too large for what lies between
+        assert gateway.post(chat(tokens=1) | {"stream": False}).status_code == 200
+        time.sleep(4)
+        read = 0
+        with suppress(ConnectionResetError):
+            while part := client.recv(1 << 20):
+                read += len(part)
+        assert 0 < read < 15_000_000
 
 
 def test_the_next_request_on_a_connection_is_its_own(gateway: RunningGateway) -> None:

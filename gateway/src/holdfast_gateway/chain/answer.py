@@ -81,6 +81,8 @@ class Answer:
             if error.status < 500 or error.status == 503:
                 self._transaction.sent = False  # refused: nothing was generated
             raise error
+        if not self._question.call.stream:
+            return  # cut off, shorter than announced: an event would be read as a part of it
         with suppress(TimeoutError):  # a client that reads nothing does not hold up a shutdown
             async with asyncio.timeout(_LAST_WORD_SECONDS):
                 shape = ENDPOINTS[self._question.call.endpoint].shape
@@ -125,6 +127,7 @@ class Answer:
         finally:
             attempt.close()
         self._transaction.end("done", 200)  # before sending: the tokens are spent in any case
-        with suppress(TimeoutError):  # a client that reads nothing holds nothing any more
-            async with asyncio.timeout(self._limits.idle_seconds):
-                await self._reply.whole(attempt.body)
+        if self._transaction.on_whole is not None:
+            self._transaction.on_whole()
+        with suppress(TimeoutError):  # a client that reads nothing is left
+            await self._reply.whole(attempt.body, self._limits.idle_seconds)

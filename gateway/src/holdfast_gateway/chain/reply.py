@@ -1,6 +1,10 @@
 """What goes back to the client: its head with the first part, and whether it is being taken."""
 
+import asyncio
+
 from starlette.types import Send
+
+_PART_BYTES = 256 * 1024  # the server takes no more before the client has read
 
 
 class Reply:
@@ -13,11 +17,15 @@ class Reply:
         self.writing = False
         """True while a part is handed over: for long only if the client does not read."""
 
-    async def whole(self, body: bytes) -> None:
-        """Send an answer that is no stream."""
+    async def whole(self, body: bytes, patience: float) -> None:
+        """Send an answer that is no stream; TimeoutError where a part is not read in time."""
         self.writing = True
         await self._start(b"application/json", len(body))
-        await self._send({"type": "http.response.body", "body": body})
+        for at in range(0, max(1, len(body)), _PART_BYTES):
+            more = at + _PART_BYTES < len(body)
+            part = body[at : at + _PART_BYTES]
+            async with asyncio.timeout(patience):
+                await self._send({"type": "http.response.body", "body": part, "more_body": more})
         self.writing = False
 
     async def write(self, data: bytes) -> None:

@@ -45,6 +45,8 @@ class Transaction:
         """Whom else to tell of the first part of the answer, once."""
         self.on_count: Callable[[Tokens], None] | None = None
         """Whom to tell how long the prompt is, once it is known."""
+        self.on_whole: Callable[[], None] | None = None
+        """Whom to tell that all of an answer is here and counted, before its client reads it."""
         self.error_code: str | None = None
         """The code the client was told, where the answer was an error."""
 
