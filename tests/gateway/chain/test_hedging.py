@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from gateway_parts import ADA, RunningGateway, free_port, run_gateway, until
 from replica_parts import Balancer, run_mocks, run_smg
 from scripted_upstream import MODEL, WORDS, Script, ScriptedUpstream
+
+from holdfast_gateway.chain.hedging import Race
+from holdfast_gateway.config import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,3 +181,34 @@ def test_a_balancer_that_is_restarted_is_waited_for(tmp_path: Path, *, stream: b
             back.__exit__(None, None, None)
     assert answer.status_code == 200
     assert gateway.rows(1)[0]["attempts"] == 1
+
+
+async def test_the_winner_of_a_race_that_is_called_off_is_let_go() -> None:
+    loop = asyncio.get_running_loop()
+    closed: list[str] = []
+
+    class Runner:
+        """An attempt that never answers, or one that does as its request is called off."""
+
+        replica = None
+
+        def __init__(self, *, elsewhere: bool) -> None:
+            self.name = "second" if elsewhere else "first"
+
+        async def begin(self) -> None:
+            if self.name == "first":
+                await asyncio.sleep(60)
+            loop.call_soon(running.cancel)
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    def start(elsewhere: bool) -> Any:  # noqa: FBT001  # Race.Start
+        return Runner(elsewhere=elsewhere)
+
+    watch, seen = Mock(second_attempts=asyncio.Semaphore()), Mock(attempts=0)
+    race = Race(start, watch, Limits(), seen, deadline=0.01)
+    running = asyncio.ensure_future(race.run())
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert set(closed) == {"first", "second"}

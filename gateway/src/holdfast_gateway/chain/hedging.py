@@ -77,6 +77,10 @@ class Race:
         except TimeoutError:
             if self._won is None:
                 raise
+        except BaseException:
+            if self._won is not None:  # called off in the moment in which it won
+                self._won.close()
+            raise
         finally:
             self._watch.leave(self)
             if timer is not None:
