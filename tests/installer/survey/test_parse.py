@@ -112,6 +112,12 @@ def test_a_socket_nobody_is_seen_to_hold_is_still_listed() -> None:
     assert (only.process, only.unit) == ("", "")
 
 
+def test_a_socket_that_was_closed_meanwhile_is_nobodys() -> None:
+    lines = ["@@tcp", "0100007F:1F90 7", "0100007F:1F91 8", "@@udp", "@@sockets", "@@comm"]
+    ports = {one.port for one in parse.listeners([*lines, "@@cgroup", "@@still", "8"])}
+    assert ports == {8081}
+
+
 def test_releases_and_the_one_in_use() -> None:
     nothing = parse.releases(lab("releases"))
     assert (nothing.current, nothing.installed) == ("", ())

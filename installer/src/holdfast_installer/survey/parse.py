@@ -182,6 +182,8 @@ def listeners(lines: list[str]) -> tuple[Listener, ...]:
     units = {
         process: _unit(path) for process, path in _by_process(parts["cgroup"], "cgroup").items()
     }
+    # A socket may be closed between the kernel's table and the look at its holder.
+    still = set(parts["still"]) if "still" in parts else None
     found: set[Listener] = set()
     tables: tuple[tuple[str, Literal["tcp", "udp"]], ...] = (
         ("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"),
@@ -192,6 +194,8 @@ def listeners(lines: list[str]) -> tuple[Listener, ...]:
             address, port = _socket_address(local)
             # systemd keeps a socket it hands on; the service it went to is the one to name.
             processes = sorted(holders.get(inode, ()), key=lambda one: (one == "1", int(one)))
+            if not processes and still is not None and inode not in still:
+                continue
             first = processes[0] if processes else ""
             found.add(
                 Listener(
